@@ -7,11 +7,18 @@
 pub mod backend;
 #[cfg(feature = "train")]
 pub mod data;
+pub mod engine;
 mod error;
+pub mod graph;
+pub mod models;
+pub mod ops;
 #[cfg(feature = "train")]
 pub mod optim;
+mod params;
+pub mod plan;
 pub mod rng;
 #[cfg(feature = "train")]
 pub mod schedule;
 
 pub use error::{Error, ErrorKind, Result};
+pub use params::{ParamInfo, Params};

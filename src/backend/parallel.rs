@@ -1,0 +1,67 @@
+//! Element-wise passes over CPU threads: serial below [`GRAIN`], in fixed chunks above it.
+
+use rayon::prelude::*;
+
+use crate::ops::{Backward, Forward, Grad};
+
+/// Elements per work item: some ten microseconds of memory traffic, and an item fits the L1 cache twice.
+pub const GRAIN: usize = 16 * 1024;
+
+/// `y[i] = f(x[i])`, in place or not.
+pub fn map(mut io: Forward<'_, f32>, f: impl Fn(f32) -> f32 + Sync) {
+    let y = contiguous_mut(&mut io.y);
+    if io.in_place {
+        chunks_mut(y, |_, y| y.iter_mut().for_each(|y| *y = f(*y)));
+    } else {
+        let x = contiguous(&io.x[0]);
+        chunks_mut(y, |start, y| y.iter_mut().zip(&x[start..]).for_each(|(y, &x)| *y = f(x)));
+    }
+}
+
+/// `dx[i] = df(y[i], dy[i])`, written, added or in place.
+pub fn map_gradient(mut io: Backward<'_, f32>, df: impl Fn(f32, f32) -> f32 + Sync) {
+    let y = contiguous(&io.y);
+    let dy = contiguous_mut(&mut io.dy);
+    match &mut io.dx[0] {
+        Grad::Skip => {}
+        Grad::InPlace(dx) => chunks_mut(contiguous_mut(dx), |start, dx| {
+            dx.iter_mut().zip(&y[start..]).for_each(|(dx, &y)| *dx = df(y, *dx));
+        }),
+        Grad::Write(dx) => chunks_mut(contiguous_mut(dx), |start, dx| {
+            let both = y[start..].iter().zip(&dy[start..]);
+            dx.iter_mut().zip(both).for_each(|(dx, (&y, &dy))| *dx = df(y, dy));
+        }),
+        Grad::Add(dx) => chunks_mut(contiguous_mut(dx), |start, dx| {
+            let both = y[start..].iter().zip(&dy[start..]);
+            dx.iter_mut().zip(both).for_each(|(dx, (&y, &dy))| *dx += df(y, dy));
+        }),
+    }
+}
+
+/// Calls `work(start, chunk)` for chunks of [`GRAIN`] elements, on all threads where there are several.
+pub fn chunks_mut(values: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
+    rows_mut(values, GRAIN, GRAIN, work);
+}
+
+/// Calls `work(start, chunk)` for chunks of at most `rows` elements; serial where the work is below [`GRAIN`] elements,
+/// `cost` standing for the elements that one chunk touches.
+pub fn rows_mut(values: &mut [f32], rows: usize, cost: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+    let rows = rows.max(1);
+    let total = values.len().div_ceil(rows).saturating_mul(cost);
+    if total <= 2 * GRAIN {
+        values.chunks_mut(rows).enumerate().for_each(|(i, chunk)| work(i * rows, chunk));
+    } else {
+        let items = (GRAIN / cost.max(1)).max(1);
+        values.par_chunks_mut(rows).enumerate().with_min_len(items).for_each(|(i, chunk)| work(i * rows, chunk));
+    }
+}
+
+/// The values of a contiguous view.
+pub fn contiguous<'a, D: ndarray::Dimension, E>(view: &'a ndarray::ArrayView<'_, E, D>) -> &'a [E] {
+    view.as_slice().expect("the plan's views are contiguous")
+}
+
+/// The values of a contiguous mutable view.
+pub fn contiguous_mut<'a, D: ndarray::Dimension, E>(view: &'a mut ndarray::ArrayViewMut<'_, E, D>) -> &'a mut [E] {
+    view.as_slice_mut().expect("the plan's views are contiguous")
+}

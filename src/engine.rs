@@ -1,0 +1,224 @@
+//! A compiled model with its parameters: what a training loop drives.
+
+use ndarray::{ArrayView2, ArrayView4};
+
+use crate::backend::{Host, Real};
+use crate::graph::Graph;
+use crate::params::Params;
+use crate::plan::{Arena, Mode, Plan};
+use crate::rng::Key;
+use crate::{Error, ErrorKind, Result};
+
+/// A model on one backend: parameters, plans for training and evaluation, one arena for both.
+///
+/// ```
+/// use handgrad::{backend::Cpu, engine::Engine, models};
+/// use ndarray::{Array2, Array4};
+/// let graph = models::build("simplenet", &Default::default())?;
+/// let mut engine = Engine::<Cpu>::new(&graph, 8, 42)?;
+/// let images = Array4::<f32>::zeros((8, 32, 32, 3));
+/// let mut targets = Array2::<f32>::zeros((8, 10));
+/// targets.column_mut(3).fill(1.0);
+/// let before = engine.train_step(images.view(), targets.view())?.loss;
+/// let (values, grads, _) = engine.params_mut().split_mut();
+/// values.iter_mut().zip(grads).for_each(|(value, grad)| *value -= 0.1 * *grad);
+/// assert!(engine.evaluate(images.view(), targets.view())?.loss < before);
+/// # Ok::<(), handgrad::Error>(())
+/// ```
+pub struct Engine<B: Host> {
+    train: Plan,
+    eval: Plan,
+    arena: Arena<B::Elem>,
+    params: Params<B::Elem>,
+    key: Key,
+    step: u64,
+}
+
+/// What one batch gave.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Images.
+    pub images: usize,
+    /// The mean loss.
+    pub loss: f64,
+    /// Images whose highest score is the class of the highest target.
+    pub correct: usize,
+    /// Images where that class is among the five highest scores.
+    pub correct5: usize,
+}
+
+/// How a step's gradients join those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accumulate {
+    /// The images of all micro-batches of the optimizer step: each image's gradient is divided by it.
+    pub total: usize,
+    /// Add to the gradients of earlier micro-batches instead of overwriting them.
+    pub add: bool,
+}
+
+impl<B: Host> Engine<B> {
+    /// Compiles `graph` for batches of up to `max_batch` images and draws first weights from `seed`.
+    ///
+    /// # Errors
+    /// Where the graph's output is no vector of scores, or memory is too small.
+    pub fn new(graph: &Graph, max_batch: usize, seed: u64) -> Result<Self> {
+        B::check()?;
+        let train = Plan::compile::<B>(graph, max_batch, Mode::Train)?;
+        let eval = Plan::compile::<B>(graph, max_batch, Mode::Eval)?;
+        let key = Key::new(seed);
+        Ok(Engine {
+            arena: Arena::new(train.arena_len().max(eval.arena_len()))?,
+            params: Params::new(graph, key.with_name("init"))?,
+            train,
+            eval,
+            key: key.with_name("step"),
+            step: 0,
+        })
+    }
+
+    /// Forward, loss and backward on up to `max_batch` images `[n, h, w, c]` with dense targets `[n, classes]`; the
+    /// gradients of the mean loss are in [`Engine::params`] afterwards.
+    ///
+    /// # Errors
+    /// Kind [`ErrorKind::Shape`] where images or targets do not fit, kind [`ErrorKind::NonFinite`] where the loss is
+    /// no finite number: the error names the layer where that began.
+    pub fn train_step(&mut self, images: ArrayView4<'_, B::Elem>, targets: ArrayView2<'_, B::Elem>) -> Result<Outcome> {
+        let total = images.dim().0;
+        self.train_micro_step(images, targets, Accumulate { total, add: false })
+    }
+
+    /// [`Engine::train_step`] on one of several micro-batches whose gradients add up.
+    ///
+    /// # Errors
+    /// As [`Engine::train_step`].
+    pub fn train_micro_step(
+        &mut self,
+        images: ArrayView4<'_, B::Elem>,
+        targets: ArrayView2<'_, B::Elem>,
+        accumulate: Accumulate,
+    ) -> Result<Outcome> {
+        let input = check::<B>(&self.train, images, targets, self.key.with(self.step))?;
+        self.train.forward::<B>(input, &self.params, &mut self.arena, |_, _| {});
+        let outcome = outcome(&self.train, targets, &self.arena);
+        if !outcome.loss.is_finite() {
+            return Err(self.find_non_finite(images, targets));
+        }
+        let scale = 1.0 / accumulate.total.max(1) as f64;
+        self.train.backward::<B>(input, &mut self.params, &mut self.arena, scale, accumulate.add);
+        self.step += 1;
+        Ok(outcome)
+    }
+
+    /// Forward and loss with evaluation statistics.
+    ///
+    /// # Errors
+    /// Kind [`ErrorKind::Shape`] where images or targets do not fit.
+    pub fn evaluate(&mut self, images: ArrayView4<'_, B::Elem>, targets: ArrayView2<'_, B::Elem>) -> Result<Outcome> {
+        let input = check::<B>(&self.eval, images, targets, self.key)?;
+        self.eval.forward::<B>(input, &self.params, &mut self.arena, |_, _| {});
+        Ok(outcome(&self.eval, targets, &self.arena))
+    }
+
+    /// The class scores `[n, classes]` of the last [`Engine::evaluate`] on `n` images.
+    pub fn eval_scores(&self, n: usize) -> ArrayView2<'_, B::Elem> {
+        self.eval.logits(n.min(self.eval.max_batch()), &self.arena)
+    }
+
+    /// The class scores `[n, classes]` of the last training step on `n` images.
+    pub fn train_scores(&self, n: usize) -> ArrayView2<'_, B::Elem> {
+        self.train.logits(n.min(self.train.max_batch()), &self.arena)
+    }
+
+    /// Parameters, gradients, state.
+    pub fn params(&self) -> &Params<B::Elem> {
+        &self.params
+    }
+
+    /// Parameters, gradients, state, to change.
+    pub fn params_mut(&mut self) -> &mut Params<B::Elem> {
+        &mut self.params
+    }
+
+    /// The plan of a training step.
+    pub fn plan(&self) -> &Plan {
+        &self.train
+    }
+
+    /// Training steps so far: what names a step's randomness, and part of a checkpoint.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Continues at a step, as a resumed run does.
+    pub fn set_step(&mut self, step: u64) {
+        self.step = step;
+    }
+
+    /// Bytes of parameters, gradients, state and arena: all that the engine allocates.
+    pub fn bytes(&self) -> usize {
+        let elements = 2 * self.params.values().len() + self.params.states().len() + self.arena.len();
+        elements * size_of::<B::Elem>()
+    }
+
+    /// Runs forward once more, looking for the first layer whose output is not finite.
+    fn find_non_finite(&mut self, images: ArrayView4<'_, B::Elem>, targets: ArrayView2<'_, B::Elem>) -> Error {
+        let step = self.step;
+        let report = |what: &str, name: &str| {
+            let e = Error::new(ErrorKind::NonFinite, format!("step {step}"), format!("{what} {name} is not finite"));
+            e.expected("finite numbers").hint("take a lower learning rate, clip gradients, or check the data")
+        };
+        let broken = |values: &[B::Elem]| values.iter().any(|v| !v.wide().is_finite());
+        if images.iter().any(|v| !v.wide().is_finite()) {
+            return report("the input of layer", "images");
+        }
+        let info = self.params.table().iter().find(|info| broken(&self.params.values()[info.range()]));
+        if let Some(info) = info {
+            return report("parameter", &info.name);
+        }
+        let mut first = None;
+        if let Ok(input) = check::<B>(&self.train, images, targets, self.key.with(step)) {
+            self.train.forward::<B>(input, &self.params, &mut self.arena, |name, values| {
+                if first.is_none() && broken(values) {
+                    first = Some(name.to_owned());
+                }
+            });
+        }
+        report("the output of layer", first.as_deref().unwrap_or("loss"))
+    }
+}
+
+fn check<'a, B: Host>(
+    plan: &Plan,
+    images: ArrayView4<'a, B::Elem>,
+    targets: ArrayView2<'a, B::Elem>,
+    key: Key,
+) -> Result<crate::plan::Input<'a, B::Elem>> {
+    let shape = plan.graph().shape(plan.graph().images());
+    let (n, h, w, c) = images.dim();
+    if (h, w, c) != (shape.h, shape.w, shape.c) || n == 0 || n > plan.max_batch() || !images.is_standard_layout() {
+        let expected = format!("1 to {} contiguous images of {shape}", plan.max_batch());
+        return Err(Error::new(ErrorKind::Shape, "images", format!("[{n}, {h}, {w}, {c}]")).expected(expected));
+    }
+    let classes = plan.classes();
+    if targets.dim() != (n, classes) || !targets.is_standard_layout() {
+        let expected = format!("[{n}, {classes}], contiguous");
+        return Err(Error::new(ErrorKind::Shape, "targets", format!("{:?}", targets.dim())).expected(expected));
+    }
+    Ok(crate::plan::Input { images, targets: Some(targets), key })
+}
+
+fn outcome<E: Real>(plan: &Plan, targets: ArrayView2<'_, E>, arena: &Arena<E>) -> Outcome {
+    let n = targets.dim().0;
+    let loss = plan.losses(n, arena).iter().map(|loss| loss.wide()).sum::<f64>() / n as f64;
+    let mut outcome = Outcome { images: n, loss, correct: 0, correct5: 0 };
+    for (scores, target) in plan.logits(n, arena).outer_iter().zip(targets.outer_iter()) {
+        let wanted = (0..target.len()).fold(0, |best, j| if target[j] > target[best] { j } else { best });
+        // Among equal scores the class with the lowest number comes first, as in an argmax.
+        let ahead = |j: &usize| scores[*j] > scores[wanted] || (scores[*j] == scores[wanted] && *j < wanted);
+        let rank = (0..scores.len()).filter(ahead).count();
+        let finite = scores[wanted].wide().is_finite();
+        outcome.correct += usize::from(finite && rank == 0);
+        outcome.correct5 += usize::from(finite && rank < 5);
+    }
+    outcome
+}

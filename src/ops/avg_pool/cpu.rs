@@ -1,0 +1,53 @@
+use rayon::prelude::*;
+
+use super::AvgPool;
+use crate::backend::{Cpu, parallel};
+use crate::graph::Shape;
+use crate::ops::{Backward, Forward, Grad, Kernel};
+
+impl Kernel<Cpu> for AvgPool {
+    fn forward(&self, mut io: Forward<'_, f32>) {
+        let (_, h, w, c) = io.x[0].dim();
+        let (_, oh, ow, _) = io.y.dim();
+        let input = Shape::new(h, w, c);
+        let x = parallel::contiguous(&io.x[0]);
+        let y = parallel::contiguous_mut(&mut io.y);
+        y.par_chunks_mut(oh * ow * c).zip(x.par_chunks(h * w * c)).for_each(|(y, x)| {
+            for (pixel, y) in y.chunks_mut(c).enumerate() {
+                let cells = || self.window.cells(pixel / ow, pixel % ow, input);
+                y.fill(0.0);
+                for (_, i, j) in cells() {
+                    y.iter_mut().zip(&x[(i * w + j) * c..][..c]).for_each(|(y, x)| *y += x);
+                }
+                let share = 1.0 / cells().count() as f32;
+                y.iter_mut().for_each(|y| *y *= share);
+            }
+        });
+    }
+
+    fn backward(&self, mut io: Backward<'_, f32>) {
+        let (_, oh, ow, c) = io.dy.dim();
+        let dy = parallel::contiguous_mut(&mut io.dy);
+        let (dx, write) = match &mut io.dx[0] {
+            Grad::Skip => return,
+            Grad::InPlace(_) => unreachable!("a pool never works in place"),
+            Grad::Write(dx) => (dx, true),
+            Grad::Add(dx) => (dx, false),
+        };
+        let (_, h, w, _) = dx.dim();
+        let input = Shape::new(h, w, c);
+        let dx = parallel::contiguous_mut(dx);
+        dx.par_chunks_mut(h * w * c).zip(dy.par_chunks(oh * ow * c)).for_each(|(dx, dy)| {
+            if write {
+                dx.fill(0.0);
+            }
+            for (pixel, dy) in dy.chunks(c).enumerate() {
+                let cells = || self.window.cells(pixel / ow, pixel % ow, input);
+                let share = 1.0 / cells().count() as f32;
+                for (_, i, j) in cells() {
+                    dx[(i * w + j) * c..][..c].iter_mut().zip(dy).for_each(|(dx, dy)| *dx += share * dy);
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,219 @@
+//! Floor: forward reads x twice and writes y once, backward reads x and dy twice and writes dx once.
+
+use rayon::prelude::*;
+
+use super::BatchNorm;
+use crate::backend::{Cpu, parallel};
+use crate::graph::Shape;
+use crate::ops::{Backward, Forward, Grad, Kernel};
+
+/// Values per block of statistics: 64 KiB, so that the second look at a block comes from the L2 cache.
+const BLOCK: usize = 16 * 1024;
+/// Vector lanes that the inner loops are widened to: several pixels side by side where there are few channels.
+const LANES: usize = 64;
+
+/// How pixels are grouped: a function of the shape alone, so that sums come out the same for any thread count.
+#[derive(Clone, Copy)]
+struct Grouping {
+    channels: usize,
+    /// Channels × pixels handled side by side.
+    wide: usize,
+    /// Values per block, a multiple of `wide`.
+    block: usize,
+}
+
+impl Grouping {
+    fn new(channels: usize) -> Self {
+        let wide = channels * LANES.div_ceil(channels);
+        Grouping { channels, wide, block: wide * (BLOCK / wide).max(1) }
+    }
+
+    fn blocks(&self, len: usize) -> usize {
+        len.div_ceil(self.block)
+    }
+
+    /// Repeats one value per channel over `wide` lanes.
+    fn widen(&self, from: impl Fn(usize) -> f32, to: &mut [f32]) {
+        to.iter_mut().enumerate().for_each(|(i, to)| *to = from(i % self.channels));
+    }
+
+    /// Sums lanes of the same channel, in f64.
+    fn fold(&self, wide: &[f32], c: usize) -> f64 {
+        wide.iter().skip(c).step_by(self.channels).map(|&v| f64::from(v)).sum()
+    }
+}
+
+impl Kernel<Cpu> for BatchNorm {
+    fn scratch(&self, inputs: &[Shape], _output: Shape, n: usize) -> usize {
+        let grouping = Grouping::new(inputs[0].c);
+        // two sums per block and channel lane, and five vectors of coefficients
+        2 * grouping.wide * grouping.blocks(n * inputs[0].len()) + 5 * grouping.wide
+    }
+
+    fn forward(&self, mut io: Forward<'_, f32>) {
+        let (n, h, w, channels) = io.y.dim();
+        let count = n * h * w;
+        let grouping = Grouping::new(channels);
+        let y = parallel::contiguous_mut(&mut io.y);
+        let x = (!io.in_place).then(|| parallel::contiguous(&io.x[0]));
+        let (coefficients, sums) = io.scratch.split_at_mut(5 * grouping.wide);
+        let (scale, shift) = coefficients[..2 * grouping.wide].split_at_mut(grouping.wide);
+
+        if io.training && count > 0 {
+            let source = x.unwrap_or(y);
+            let sums = &mut sums[..2 * grouping.wide * grouping.blocks(source.len())];
+            moments(source, grouping, sums);
+            for c in 0..channels {
+                let (mean, squares) = merge(sums, grouping, source.len(), c);
+                let (means, variances) = io.states.split_at_mut(1);
+                self.update([&mut means[0][c], &mut variances[0][c]], mean, squares, count);
+                io.saved[0][c] = mean as f32;
+                io.saved[1][c] = self.inverse_std(squares / self.divisor(count)) as f32;
+            }
+        }
+        let (mean, inverse_std): (&dyn Fn(usize) -> f32, &dyn Fn(usize) -> f32) = if io.training {
+            (&|c| io.saved[0][c], &|c| io.saved[1][c])
+        } else {
+            (&|c| io.states[0][c], &|c| self.inverse_std(f64::from(io.states[1][c])) as f32)
+        };
+        grouping.widen(|c| io.params[0][c] * inverse_std(c), scale);
+        grouping.widen(|c| io.params[1][c] - mean(c) * inverse_std(c) * io.params[0][c], shift);
+        let (scale, shift) = (&*scale, &*shift);
+        parallel::rows_mut(y, grouping.block, grouping.block, |start, y| match x {
+            Some(x) => {
+                for (y, x) in y.chunks_mut(grouping.wide).zip(x[start..].chunks(grouping.wide)) {
+                    let lanes = y.iter_mut().zip(x).zip(scale.iter().zip(shift));
+                    lanes.for_each(|((y, x), (a, b))| *y = x * a + b);
+                }
+            }
+            None => {
+                for y in y.chunks_mut(grouping.wide) {
+                    y.iter_mut().zip(scale.iter().zip(shift)).for_each(|(y, (a, b))| *y = *y * a + b);
+                }
+            }
+        });
+    }
+
+    fn backward(&self, mut io: Backward<'_, f32>) {
+        let (n, h, w, channels) = io.x[0].dim();
+        let count = n * h * w;
+        let grouping = Grouping::new(channels);
+        let x = parallel::contiguous(&io.x[0]);
+        let dy = match &mut io.dx[0] {
+            Grad::InPlace(dx) => &*parallel::contiguous_mut(dx),
+            _ => &*parallel::contiguous_mut(&mut io.dy),
+        };
+        let (coefficients, sums) = io.scratch.split_at_mut(5 * grouping.wide);
+        let (mean, rest) = coefficients.split_at_mut(grouping.wide);
+        let (inverse_std, rest) = rest.split_at_mut(grouping.wide);
+        grouping.widen(|c| io.saved[0][c], mean);
+        grouping.widen(|c| io.saved[1][c], inverse_std);
+        let (mean, inverse_std) = (&*mean, &*inverse_std);
+
+        let sums = &mut sums[..2 * grouping.wide * grouping.blocks(x.len())];
+        let blocks = sums.par_chunks_mut(2 * grouping.wide).zip(x.par_chunks(grouping.block));
+        blocks.zip(dy.par_chunks(grouping.block)).for_each(|((sums, x), dy)| {
+            let (dgamma, dbeta) = sums.split_at_mut(grouping.wide);
+            dgamma.fill(0.0);
+            dbeta.fill(0.0);
+            for (x, dy) in x.chunks(grouping.wide).zip(dy.chunks(grouping.wide)) {
+                let sums = dgamma.iter_mut().zip(dbeta.iter_mut());
+                let lanes = x.iter().zip(dy).zip(mean.iter().zip(inverse_std)).zip(sums);
+                lanes.for_each(|(((x, dy), (mean, inverse_std)), (dgamma, dbeta))| {
+                    *dgamma += dy * ((x - mean) * inverse_std);
+                    *dbeta += dy;
+                });
+            }
+        });
+
+        // dx = slope·dy + pull·x + shift, with what does not depend on the pixel gathered per channel
+        let (slope, rest) = rest.split_at_mut(grouping.wide);
+        let (pull, shift) = rest.split_at_mut(grouping.wide);
+        for c in 0..channels {
+            let total = |which: usize| -> f64 {
+                let half = |sums: &[f32]| grouping.fold(&sums[which * grouping.wide..][..grouping.wide], c);
+                sums.chunks(2 * grouping.wide).map(half).sum()
+            };
+            let (dgamma, dbeta) = (total(0), total(1));
+            io.dparams[0].put(c, dgamma as f32);
+            io.dparams[1].put(c, dbeta as f32);
+            let (mean, inverse_std) = (f64::from(io.saved[0][c]), f64::from(io.saved[1][c]));
+            let gain = f64::from(io.params[0][c]) * inverse_std;
+            let per_deviation = -gain * inverse_std * dgamma / self.divisor(count);
+            slope[c] = gain as f32;
+            pull[c] = per_deviation as f32;
+            shift[c] = (-gain * dbeta / count as f64 - per_deviation * mean) as f32;
+        }
+        for i in channels..grouping.wide {
+            (slope[i], pull[i], shift[i]) = (slope[i - channels], pull[i - channels], shift[i - channels]);
+        }
+        let (slope, pull, shift) = (&*slope, &*pull, &*shift);
+        let add = matches!(io.dx[0], Grad::Add(_));
+        match &mut io.dx[0] {
+            Grad::Skip => {}
+            Grad::InPlace(dx) => {
+                parallel::rows_mut(parallel::contiguous_mut(dx), grouping.block, grouping.block, |start, dx| {
+                    for (dx, x) in dx.chunks_mut(grouping.wide).zip(x[start..].chunks(grouping.wide)) {
+                        let lanes = dx.iter_mut().zip(x).zip(slope.iter().zip(pull).zip(shift));
+                        lanes.for_each(|((dx, x), ((a, b), c))| *dx = a * *dx + (b * x + c));
+                    }
+                });
+            }
+            Grad::Write(dx) | Grad::Add(dx) => {
+                let dy = &*parallel::contiguous_mut(&mut io.dy);
+                parallel::rows_mut(parallel::contiguous_mut(dx), grouping.block, grouping.block, |start, dx| {
+                    let rows = x[start..].chunks(grouping.wide).zip(dy[start..].chunks(grouping.wide));
+                    for (dx, (x, dy)) in dx.chunks_mut(grouping.wide).zip(rows) {
+                        let lanes = dx.iter_mut().zip(x.iter().zip(dy)).zip(slope.iter().zip(pull).zip(shift));
+                        lanes.for_each(|((dx, (x, dy)), ((a, b), c))| {
+                            let old = if add { *dx } else { 0.0 };
+                            *dx = old + (a * dy + (b * x + c));
+                        });
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Writes, for every block, the means of its lanes and their sums of squared deviations.
+fn moments(x: &[f32], grouping: Grouping, sums: &mut [f32]) {
+    let wide = grouping.wide;
+    sums.par_chunks_mut(2 * wide).zip(x.par_chunks(grouping.block)).for_each(|(sums, x)| {
+        let (means, squares) = sums.split_at_mut(wide);
+        means.fill(0.0);
+        squares.fill(0.0);
+        for x in x.chunks(wide) {
+            means.iter_mut().zip(x).for_each(|(mean, x)| *mean += x);
+        }
+        means.iter_mut().enumerate().for_each(|(lane, mean)| *mean /= lane_count(x.len(), wide, lane).max(1) as f32);
+        for x in x.chunks(wide) {
+            let lanes = squares.iter_mut().zip(&*means).zip(x);
+            lanes.for_each(|((square, mean), x)| *square += (x - mean) * (x - mean));
+        }
+    });
+}
+
+/// The values of one lane in a block of `len` values.
+fn lane_count(len: usize, wide: usize, lane: usize) -> usize {
+    len / wide + usize::from(lane < len % wide)
+}
+
+/// Merges the moments of all lanes and blocks of channel `c`, in order: its mean and sum of squared deviations.
+fn merge(sums: &[f32], grouping: Grouping, len: usize, c: usize) -> (f64, f64) {
+    let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
+    for (block, sums) in sums.chunks(2 * grouping.wide).enumerate() {
+        let block_len = grouping.block.min(len - block * grouping.block);
+        for lane in (c..grouping.wide).step_by(grouping.channels) {
+            let more = lane_count(block_len, grouping.wide, lane) as f64;
+            if more > 0.0 {
+                let delta = f64::from(sums[lane]) - mean;
+                let total = count + more;
+                mean += delta * more / total;
+                squares += f64::from(sums[grouping.wide + lane]) + delta * delta * count * more / total;
+                count = total;
+            }
+        }
+    }
+    (mean, squares)
+}

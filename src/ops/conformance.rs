@@ -1,0 +1,284 @@
+//! Proofs about one case: finite differences against the reference, a backend against the reference.
+
+use ndarray::{ArrayView4, ArrayViewMut4};
+
+use super::cases::Case;
+use super::{Backward, Forward, Grad, ParamGrad};
+use crate::backend::{Host, Real, Reference};
+use crate::graph::Shape;
+use crate::rng::Key;
+
+/// How gradients reach their memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Written onto NaN.
+    Write,
+    /// Added to random values, which the result no longer contains.
+    Add,
+    /// Input 0's gradient over dy, the rest written; the output over input 0, where the op allows it.
+    InPlace,
+}
+
+/// What one forward and backward pass gave, widened to f64.
+#[derive(Clone, Debug, Default)]
+pub struct Passes {
+    /// Output.
+    pub y: Vec<f64>,
+    /// State after a training pass.
+    pub states: Vec<Vec<f64>>,
+    /// Gradients of the inputs.
+    pub dx: Vec<Vec<f64>>,
+    /// Gradients of the parameters.
+    pub dparams: Vec<Vec<f64>>,
+}
+
+/// Which passes to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Forward with evaluation statistics.
+    Eval,
+    /// The forward pass of training.
+    TrainForward,
+    /// Forward and backward.
+    Train,
+}
+
+/// Random operands of a case.
+#[derive(Clone, Debug)]
+pub struct Operands {
+    x: Vec<Vec<f64>>,
+    params: Vec<Vec<f64>>,
+    states: Vec<Vec<f64>>,
+    dy: Vec<f64>,
+    output: Shape,
+}
+
+fn noise(key: Key, len: usize) -> Vec<f64> {
+    let mut stream = key.stream();
+    // Values that f32 holds exactly, so that backends start from the same numbers.
+    (0..len).map(|_| f64::from((stream.normal() * 0.7) as f32)).collect()
+}
+
+impl Operands {
+    /// Draws inputs, parameters, state and the upstream gradient of a case.
+    pub fn random(case: &Case, seed: u64) -> Self {
+        let op = case.op.op();
+        let key = Key::new(seed).with_name(&case.name());
+        let output = op.output(&case.inputs).unwrap_or_else(|e| panic!("{}: {e:?}", case.name()));
+        let draw = |what: &str, lens: Vec<usize>| -> Vec<Vec<f64>> {
+            lens.iter().enumerate().map(|(i, &len)| noise(key.with_name(what).with(i as u64), len)).collect()
+        };
+        // Variances are positive: states get their absolute value where they start at one.
+        let mut states = draw("state", op.states(&case.inputs).iter().map(|s| s.layout.len()).collect());
+        for (spec, values) in op.states(&case.inputs).iter().zip(&mut states) {
+            if spec.init == super::Init::Constant(1.0) {
+                values.iter_mut().for_each(|v| *v = v.abs() + 0.5);
+            }
+        }
+        Operands {
+            x: draw("x", case.inputs.iter().map(|s| s.len() * case.batch).collect()),
+            params: draw("param", op.params(&case.inputs).iter().map(|s| s.layout.len()).collect()),
+            states,
+            dy: noise(key.with_name("dy"), output.len() * case.batch),
+            output,
+        }
+    }
+}
+
+fn cast<E: Real>(values: &[Vec<f64>]) -> Vec<Vec<E>> {
+    values.iter().map(|v| v.iter().map(|&v| E::of(v)).collect()).collect()
+}
+
+fn wide<E: Real>(values: &[E]) -> Vec<f64> {
+    values.iter().map(|v| v.wide()).collect()
+}
+
+fn dim(shape: Shape, n: usize) -> (usize, usize, usize, usize) {
+    (n, shape.h, shape.w, shape.c)
+}
+
+/// Runs a case on a backend. Whatever a kernel has to write starts as NaN.
+pub fn run<B: Host>(case: &Case, operands: &Operands, run: Run, delivery: Delivery) -> Passes {
+    let training = run != Run::Eval;
+    let op = case.op.op();
+    let kernel = B::kernel(op);
+    let (n, output) = (case.batch, operands.output);
+    let nan = B::Elem::of(f64::NAN);
+    let poison = |len: usize| vec![nan; len];
+    let x = cast::<B::Elem>(&operands.x);
+    let params = cast::<B::Elem>(&operands.params);
+    let mut states = cast::<B::Elem>(&operands.states);
+    let lens = op.saved(&case.inputs, output);
+    let mut saved: Vec<Vec<B::Elem>> = lens.iter().map(|s| poison(s.per_image * n + s.fixed)).collect();
+    let mut scratch = poison(kernel.scratch(&case.inputs, output, n));
+    let key = Key::new(7);
+    let view = |shape: Shape, values| ArrayView4::from_shape(dim(shape, n), values).expect("sizes fit");
+    let empty = || ArrayView4::from_shape((0, 0, 0, 0), &[][..]).expect("empty");
+
+    // An op may take the input's place unless it keeps the input for a backward pass.
+    let in_place = delivery == Delivery::InPlace && op.in_place().forward && !(training && op.keeps().inputs);
+    let mut y = if in_place { x[0].clone() } else { poison(output.len() * n) };
+    let views = x.iter().zip(&case.inputs).enumerate();
+    kernel.forward(Forward {
+        training,
+        key,
+        x: views.map(|(i, (x, &shape))| if in_place && i == 0 { empty() } else { view(shape, &x[..]) }).collect(),
+        y: ArrayViewMut4::from_shape(dim(output, n), &mut y).expect("sizes fit"),
+        in_place,
+        params: params.iter().map(Vec::as_slice).collect(),
+        states: states.iter_mut().map(Vec::as_mut_slice).collect(),
+        saved: if training { saved.iter_mut().map(Vec::as_mut_slice).collect() } else { Default::default() },
+        scratch: &mut scratch,
+    });
+    let mut passes = Passes { y: wide(&y), states: states.iter().map(|s| wide(s)).collect(), ..Passes::default() };
+    if run != Run::Train {
+        return passes;
+    }
+
+    scratch.fill(nan);
+    let add = delivery == Delivery::Add;
+    let before = |len: usize, i: usize| -> Vec<B::Elem> {
+        if add { noise(key.with(i as u64), len).iter().map(|&v| B::Elem::of(v)).collect() } else { poison(len) }
+    };
+    let mut dx: Vec<Vec<B::Elem>> = x.iter().enumerate().map(|(i, x)| before(x.len(), i)).collect();
+    let mut dparams: Vec<Vec<B::Elem>> = params.iter().enumerate().map(|(i, p)| before(p.len(), 100 + i)).collect();
+    let mut dy: Vec<B::Elem> = operands.dy.iter().map(|&v| B::Elem::of(v)).collect();
+    let over_dy = delivery == Delivery::InPlace && op.in_place().backward;
+    if over_dy {
+        dx[0] = std::mem::take(&mut dy);
+    }
+    let grads = dx.iter_mut().zip(&case.inputs).enumerate().map(|(i, (dx, &shape))| {
+        let dx = ArrayViewMut4::from_shape(dim(shape, n), &mut dx[..]).expect("sizes fit");
+        match i {
+            0 if over_dy => Grad::InPlace(dx),
+            _ if add => Grad::Add(dx),
+            _ => Grad::Write(dx),
+        }
+    });
+    let dy_dim = if over_dy { (0, 0, 0, 0) } else { dim(output, n) };
+    let keeps = op.keeps();
+    kernel.backward(Backward {
+        key,
+        x: if keeps.inputs {
+            x.iter().zip(&case.inputs).map(|(x, &shape)| view(shape, &x[..])).collect()
+        } else {
+            Default::default()
+        },
+        y: if keeps.output { view(output, &y[..]) } else { empty() },
+        dy: ArrayViewMut4::from_shape(dy_dim, &mut dy[..]).expect("sizes fit"),
+        dx: grads.collect(),
+        params: params.iter().map(Vec::as_slice).collect(),
+        dparams: dparams.iter_mut().map(|values| ParamGrad { values, add }).collect(),
+        saved: saved.iter().map(Vec::as_slice).collect(),
+        scratch: &mut scratch,
+    });
+    let minus_before = |values: &[B::Elem], i: usize| {
+        let mut values = wide(values);
+        if add {
+            let before = before(values.len(), i);
+            values.iter_mut().zip(before).for_each(|(v, b)| *v -= b.wide());
+        }
+        values
+    };
+    passes.dx = dx.iter().enumerate().map(|(i, dx)| minus_before(dx, i)).collect();
+    passes.dparams = dparams.iter().enumerate().map(|(i, dp)| minus_before(dp, 100 + i)).collect();
+    passes
+}
+
+/// Compares the reference's gradients with central differences of Σ y·dy, at 6 to 60 elements of each operand (the
+/// more, the smaller the case). Elements at a kink (where left and right difference disagree) are skipped, at most a third of them.
+///
+/// # Errors
+/// The first element that differs, as text.
+pub fn check_gradients(case: &Case) -> Result<(), String> {
+    let operands = Operands::random(case, 1);
+    let passes = run::<Reference>(case, &operands, Run::Train, Delivery::Write);
+    let loss = |operands: &Operands| -> f64 {
+        let y = run::<Reference>(case, operands, Run::TrainForward, Delivery::Write).y;
+        y.iter().zip(&operands.dy).map(|(y, dy)| y * dy).sum()
+    };
+    let middle = loss(&operands);
+    let (mut checked, mut skipped) = (0, 0);
+    let cost = case.batch as u64 * case.op.op().flops(&case.inputs, operands.output) + operands.dy.len() as u64;
+    let most = (20_000_000 / cost).clamp(6, 60) as usize;
+    let mut check = |what: &str, which: usize, gradient: &[f64], get: &dyn Fn(&mut Operands) -> &mut Vec<f64>| {
+        let scale = gradient.iter().fold(1e-3, |m: f64, g| m.max(g.abs()));
+        let picks = gradient.len().min(most);
+        for pick in 0..picks {
+            let i = if picks == gradient.len() {
+                pick
+            } else {
+                (Key::new(pick as u64).at(which as u64) % gradient.len() as u64) as usize
+            };
+            let h = 1e-5;
+            let mut moved = operands.clone();
+            let here = get(&mut moved)[i];
+            get(&mut moved)[i] = here + h;
+            let up = loss(&moved);
+            get(&mut moved)[i] = here - h;
+            let down = loss(&moved);
+            checked += 1;
+            if ((up - middle) - (middle - down)).abs() / h > 1e-3 * scale {
+                skipped += 1;
+                continue;
+            }
+            let numeric = (up - down) / (2.0 * h);
+            if (numeric - gradient[i]).abs() > 1e-6 * scale + 1e-9 {
+                return Err(format!("{}: d{what}[{i}] is {} but {numeric} by differences", case.name(), gradient[i]));
+            }
+        }
+        Ok(())
+    };
+    for (i, dx) in passes.dx.iter().enumerate() {
+        check(&format!("x{i}"), i, dx, &|o| &mut o.x[i])?;
+    }
+    for (i, dp) in passes.dparams.iter().enumerate() {
+        check(&format!("param{i}"), 10 + i, dp, &|o| &mut o.params[i])?;
+    }
+    if skipped * 3 > checked {
+        return Err(format!("{}: {skipped} of {checked} elements lie at kinks", case.name()));
+    }
+    Ok(())
+}
+
+/// Compares a backend with the reference in training and evaluation, for every delivery of gradients.
+///
+/// `tolerance` bounds the largest difference relative to the largest value of a tensor.
+///
+/// # Errors
+/// The first tensor that differs, as text.
+pub fn compare<B: Host>(case: &Case, tolerance: f64) -> Result<(), String> {
+    let operands = Operands::random(case, 2);
+    for delivery in [Delivery::Write, Delivery::Add, Delivery::InPlace] {
+        for passes in [Run::Train, Run::Eval] {
+            let truth = run::<Reference>(case, &operands, passes, Delivery::Write);
+            let ours = run::<B>(case, &operands, passes, delivery);
+            let how = format!("{} ({delivery:?}, {passes:?})", case.name());
+            close(&format!("{how}: y"), &truth.y, &ours.y, tolerance)?;
+            for (name, truth, ours) in [
+                ("state", &truth.states, &ours.states),
+                ("dx", &truth.dx, &ours.dx),
+                ("dparam", &truth.dparams, &ours.dparams),
+            ] {
+                for (i, (truth, ours)) in truth.iter().zip(ours).enumerate() {
+                    close(&format!("{how}: {name}{i}"), truth, ours, tolerance)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn close(what: &str, truth: &[f64], ours: &[f64], tolerance: f64) -> Result<(), String> {
+    let scale = truth.iter().fold(1.0, |m: f64, v| m.max(v.abs()));
+    if truth.len() != ours.len() {
+        return Err(format!("{what}: {} values instead of {}", ours.len(), truth.len()));
+    }
+    for (i, (t, o)) in truth.iter().zip(ours).enumerate() {
+        // Written so that a NaN fails.
+        if !((t - o).abs() <= tolerance * scale) {
+            return Err(format!("{what}[{i}] is {o}, the reference has {t}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,348 @@
+//! The contract between an op, the plan and the backends.
+
+use std::fmt;
+
+use arrayvec::ArrayVec;
+use ndarray::{ArrayView4, ArrayViewMut4};
+
+use crate::backend::Host;
+use crate::graph::Shape;
+use crate::rng::Key;
+
+/// The most inputs that one node takes.
+pub const MAX_INPUTS: usize = 8;
+/// The most parameters, states or saved tensors of one node.
+pub const MAX_PARAMS: usize = 4;
+
+/// A read view of one activation for `n` images: `[n, h, w, c]`, contiguous.
+pub type View<'a, E> = ArrayView4<'a, E>;
+/// A mutable view of one activation for `n` images: `[n, h, w, c]`, contiguous.
+pub type ViewMut<'a, E> = ArrayViewMut4<'a, E>;
+
+/// What an op computes, independent of any device.
+///
+/// Implementors are plain structs (the "spec"): their fields are the op's settings and nothing else.
+pub trait Op: fmt::Debug + Send + Sync {
+    /// The op's name in summaries, plans and files, such as `conv2d`.
+    fn kind(&self) -> &'static str;
+
+    /// The shape rule: the output's shape, or why these inputs do not fit.
+    ///
+    /// # Errors
+    /// A [`Mismatch`]; the graph adds the layer's path.
+    fn output(&self, inputs: &[Shape]) -> Result<Shape, Mismatch>;
+
+    /// Parameters for inputs that [`Op::output`] accepts.
+    fn params(&self, _inputs: &[Shape]) -> Vec<ParamSpec> {
+        Vec::new()
+    }
+
+    /// State (running statistics): changed only by a training forward pass, saved in checkpoints and model files.
+    fn states(&self, _inputs: &[Shape]) -> Vec<ParamSpec> {
+        Vec::new()
+    }
+
+    /// Floating-point operations of one image's forward pass (2 per multiply-add).
+    fn flops(&self, _inputs: &[Shape], _output: Shape) -> u64 {
+        0
+    }
+
+    /// Which activations its backward pass reads.
+    fn keeps(&self) -> Keeps {
+        Keeps::NOTHING
+    }
+
+    /// Tensors that the training forward pass leaves for the backward pass.
+    fn saved(&self, _inputs: &[Shape], _output: Shape) -> Vec<Saved> {
+        Vec::new()
+    }
+
+    /// Whether the output may take the place of input 0.
+    fn in_place(&self) -> InPlace {
+        InPlace::NEVER
+    }
+
+    /// Its implementation in f64: the truth.
+    fn reference(&self) -> &dyn Kernel<crate::backend::Reference>;
+
+    /// Its implementation in f32 on CPU threads.
+    fn cpu(&self) -> &dyn Kernel<crate::backend::Cpu>;
+}
+
+/// One backend's implementation of an op: forward and backward.
+///
+/// Shapes were checked when the graph was built, sizes when the plan was compiled: kernels do not fail.
+pub trait Kernel<B: Host>: Sync {
+    /// Elements of working memory that either pass needs for up to `n` images.
+    fn scratch(&self, _inputs: &[Shape], _output: Shape, _n: usize) -> usize {
+        0
+    }
+
+    /// Writes `y` (and, in training, `saved` and `states`).
+    fn forward(&self, io: Forward<'_, B::Elem>);
+
+    /// Writes or adds the gradients of inputs and parameters.
+    fn backward(&self, io: Backward<'_, B::Elem>);
+}
+
+/// Why inputs do not fit an op.
+#[derive(Debug)]
+pub struct Mismatch {
+    /// What the op met.
+    pub found: String,
+    /// What would fit.
+    pub expected: String,
+}
+
+impl Mismatch {
+    /// `found` does not fit; `expected` would.
+    pub fn new(found: impl fmt::Display, expected: impl fmt::Display) -> Self {
+        Mismatch { found: found.to_string(), expected: expected.to_string() }
+    }
+}
+
+/// The inputs of an op that takes exactly one.
+///
+/// # Errors
+/// A [`Mismatch`] for any other count.
+pub fn one_input(inputs: &[Shape]) -> Result<Shape, Mismatch> {
+    match inputs {
+        [x] => Ok(*x),
+        _ => Err(Mismatch::new(format!("{} inputs", inputs.len()), "one input")),
+    }
+}
+
+/// A parameter or state of an op: its name behind the layer's, size, order in files, first values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamSpec {
+    /// The name behind the layer's path, such as `weight`.
+    pub name: &'static str,
+    /// How the engine's order and that of PyTorch's files relate.
+    pub layout: Layout,
+    /// First values.
+    pub init: Init,
+}
+
+/// The order of a parameter's values: the engine's, and PyTorch's in files.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Layout {
+    /// The same in both; the shape in files.
+    Plain(Vec<usize>),
+    /// Convolution: `[kh][kw][cin / groups][cout]` here, `[cout][cin / groups][kh][kw]` in files.
+    Conv {
+        /// Kernel height and width.
+        kernel: (usize, usize),
+        /// Input channels per group.
+        cin: usize,
+        /// Output channels.
+        cout: usize,
+    },
+    /// Fully connected: `[in][out]` here, `[out][in]` in files; behind a Flatten of an `(h, w, c)` map the inputs
+    /// are ordered `[h][w][c]` here and `[c][h][w]` in files.
+    Linear {
+        /// The map behind the inputs: `(1, 1, inputs)` where there is none.
+        map: (usize, usize, usize),
+        /// Outputs.
+        outputs: usize,
+    },
+}
+
+impl Layout {
+    /// The number of values, or `None` where it exceeds the largest tensor that a plan takes (2³¹ − 1).
+    pub fn checked_len(&self) -> Option<usize> {
+        self.torch_shape().iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= i32::MAX as usize)
+    }
+
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        self.torch_shape().iter().product()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The shape in PyTorch's files.
+    pub fn torch_shape(&self) -> Vec<usize> {
+        match self {
+            Layout::Plain(shape) => shape.clone(),
+            Layout::Conv { kernel, cin, cout } => vec![*cout, *cin, kernel.0, kernel.1],
+            Layout::Linear { map: (h, w, c), outputs } => vec![*outputs, h.saturating_mul(*w).saturating_mul(*c)],
+        }
+    }
+
+    /// Calls `pair(engine_index, torch_index)` for every value.
+    pub fn for_each_pair(&self, mut pair: impl FnMut(usize, usize)) {
+        match *self {
+            Layout::Plain(_) => (0..self.len()).for_each(|i| pair(i, i)),
+            Layout::Conv { kernel: (kh, kw), cin, cout } => {
+                for tap in 0..kh * kw {
+                    for i in 0..cin {
+                        for o in 0..cout {
+                            pair((tap * cin + i) * cout + o, (o * cin + i) * kh * kw + tap);
+                        }
+                    }
+                }
+            }
+            Layout::Linear { map: (h, w, c), outputs } => {
+                for pixel in 0..h * w {
+                    for channel in 0..c {
+                        for o in 0..outputs {
+                            pair((pixel * c + channel) * outputs + o, o * h * w * c + channel * h * w + pixel);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// First values of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All equal.
+    Constant(f64),
+    /// Uniform in `±bound`.
+    Uniform(f64),
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f64),
+}
+
+impl Init {
+    /// PyTorch's default for convolutions and linear layers: U(±1/√fan_in).
+    pub fn torch_default(fan_in: usize) -> Self {
+        Init::Uniform(1.0 / (fan_in.max(1) as f64).sqrt())
+    }
+
+    /// The `i`-th value (in the order of PyTorch's files) of the parameter that `key` names.
+    pub fn value(self, key: Key, i: usize) -> f64 {
+        let mut stream = key.with(i as u64).stream();
+        match self {
+            Init::Constant(value) => value,
+            Init::Uniform(bound) => stream.uniform(-bound, bound),
+            Init::Normal(std) => std * stream.normal(),
+        }
+    }
+}
+
+/// Which activations a backward pass reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeps {
+    /// All inputs.
+    pub inputs: bool,
+    /// The output.
+    pub output: bool,
+}
+
+impl Keeps {
+    /// Neither.
+    pub const NOTHING: Keeps = Keeps { inputs: false, output: false };
+    /// The inputs.
+    pub const INPUTS: Keeps = Keeps { inputs: true, output: false };
+    /// The output.
+    pub const OUTPUT: Keeps = Keeps { inputs: false, output: true };
+}
+
+/// The size of a tensor that forward saves for backward, in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Per image.
+    pub per_image: usize,
+    /// Per batch, besides.
+    pub fixed: usize,
+}
+
+/// Where an op can work in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InPlace {
+    /// `y` over input 0.
+    pub forward: bool,
+    /// The gradient of input 0 over `dy`.
+    pub backward: bool,
+}
+
+impl InPlace {
+    /// Nowhere.
+    pub const NEVER: InPlace = InPlace { forward: false, backward: false };
+    /// In both passes.
+    pub const BOTH: InPlace = InPlace { forward: true, backward: true };
+}
+
+/// What a forward pass reads and writes.
+pub struct Forward<'a, E> {
+    /// A training pass: saves for backward, updates state, drops out.
+    pub training: bool,
+    /// Names the randomness of this node in this step.
+    pub key: Key,
+    /// Inputs. Where `in_place`, input 0 is empty and `y` holds its values.
+    pub x: ArrayVec<View<'a, E>, MAX_INPUTS>,
+    /// The output.
+    pub y: ViewMut<'a, E>,
+    /// `y` holds input 0 on entry.
+    pub in_place: bool,
+    /// Parameters, in the order of [`Op::params`].
+    pub params: ArrayVec<&'a [E], MAX_PARAMS>,
+    /// State, in the order of [`Op::states`].
+    pub states: ArrayVec<&'a mut [E], MAX_PARAMS>,
+    /// Tensors for backward, in the order of [`Op::saved`]; empty unless `training`.
+    pub saved: ArrayVec<&'a mut [E], MAX_PARAMS>,
+    /// Working memory of [`Kernel::scratch`] elements.
+    pub scratch: &'a mut [E],
+}
+
+/// What a backward pass reads and writes.
+pub struct Backward<'a, E> {
+    /// The key that the forward pass had.
+    pub key: Key,
+    /// Inputs, empty unless [`Op::keeps`] asks for them.
+    pub x: ArrayVec<View<'a, E>, MAX_INPUTS>,
+    /// The output, empty unless [`Op::keeps`] asks for it.
+    pub y: View<'a, E>,
+    /// The gradient of the output; empty where `dx[0]` is [`Grad::InPlace`]. Nobody reads it afterwards: a kernel may
+    /// use it as working memory.
+    pub dy: ViewMut<'a, E>,
+    /// Gradients of the inputs.
+    pub dx: ArrayVec<Grad<'a, E>, MAX_INPUTS>,
+    /// Parameters.
+    pub params: ArrayVec<&'a [E], MAX_PARAMS>,
+    /// Gradients of the parameters.
+    pub dparams: ArrayVec<ParamGrad<'a, E>, MAX_PARAMS>,
+    /// What forward saved.
+    pub saved: ArrayVec<&'a [E], MAX_PARAMS>,
+    /// Working memory of [`Kernel::scratch`] elements.
+    pub scratch: &'a mut [E],
+}
+
+/// Where the gradient of one input goes.
+#[derive(Debug)]
+pub enum Grad<'a, E> {
+    /// Nobody needs it.
+    Skip,
+    /// Overwrite: the memory holds anything, NaN included.
+    Write(ViewMut<'a, E>),
+    /// Add to what another use of the input left.
+    Add(ViewMut<'a, E>),
+    /// The memory holds `dy`; turn it into the gradient.
+    InPlace(ViewMut<'a, E>),
+}
+
+/// Where the gradient of one parameter goes.
+#[derive(Debug)]
+pub struct ParamGrad<'a, E> {
+    /// The gradient, in the parameter's order.
+    pub values: &'a mut [E],
+    /// Add to it (another use of a shared weight, an accumulated micro-batch) instead of overwriting it.
+    pub add: bool,
+}
+
+impl<E: Copy + std::ops::AddAssign> ParamGrad<'_, E> {
+    /// Writes or adds one value.
+    pub fn put(&mut self, i: usize, value: E) {
+        if self.add {
+            self.values[i] += value;
+        } else {
+            self.values[i] = value;
+        }
+    }
+}

@@ -1,0 +1,24 @@
+use super::Conv2d;
+use crate::graph::Shape;
+use crate::ops::Window;
+use crate::ops::cases::Case;
+
+pub fn cases() -> Vec<Case> {
+    let odd = Window { kernel: (3, 2), stride: (2, 1), pad: (1, 2), dilation: (1, 2) };
+    let grouped = |channels, window, groups| Conv2d { channels, window, groups, bias: true };
+    vec![
+        Case::new(Conv2d::square(5, 3, 1, 1), &[Shape::new(7, 5, 3)], 2),
+        Case::new(Conv2d::square(20, 3, 2, 1), &[Shape::new(9, 12, 3)], 3),
+        Case::new(Conv2d::square(33, 3, 2, 1).no_bias(), &[Shape::new(8, 7, 17)], 2),
+        Case::new(Conv2d::square(16, 7, 1, 1), &[Shape::new(9, 8, 3)], 1),
+        Case::new(Conv2d::square(10, 5, 1, 2), &[Shape::new(6, 11, 3)], 2),
+        Case::new(Conv2d::square(40, 1, 1, 0), &[Shape::new(4, 3, 20)], 2),
+        Case::new(Conv2d::square(7, 1, 3, 0), &[Shape::new(8, 5, 4)], 2),
+        Case::new(Conv2d::square(1, 3, 1, 0), &[Shape::new(3, 3, 1)], 1),
+        Case::new(grouped(6, odd, 1), &[Shape::new(8, 9, 5)], 2),
+        Case::new(grouped(12, Window::square(3, 1, 1), 3), &[Shape::new(5, 4, 6)], 2),
+        Case::new(grouped(33, Window::square(3, 2, 1), 33), &[Shape::new(7, 6, 33)], 2),
+        Case::new(grouped(8, odd, 4), &[Shape::new(6, 7, 8)], 2),
+        Case::new(Conv2d::square(64, 3, 1, 1), &[Shape::new(10, 9, 48)], 3),
+    ]
+}

@@ -1,0 +1,74 @@
+use rayon::prelude::*;
+
+use super::MaxPool;
+use crate::backend::{Cpu, parallel};
+use crate::graph::Shape;
+use crate::ops::{Backward, Forward, Grad, Kernel};
+
+impl Kernel<Cpu> for MaxPool {
+    fn forward(&self, mut io: Forward<'_, f32>) {
+        let (_, h, w, c) = io.x[0].dim();
+        let (_, oh, ow, _) = io.y.dim();
+        let (input, out_len) = (Shape::new(h, w, c), oh * ow * c);
+        let x = parallel::contiguous(&io.x[0]);
+        let y = parallel::contiguous_mut(&mut io.y);
+        if io.training {
+            let images = y.par_chunks_mut(out_len).zip(io.saved[0].par_chunks_mut(out_len)).zip(x.par_chunks(h * w * c));
+            images.for_each(|((y, winners), x)| {
+                let pixels = y.chunks_mut(c).zip(winners.chunks_mut(c));
+                for (pixel, (y, winners)) in pixels.enumerate() {
+                    let mut cells = self.window.cells(pixel / ow, pixel % ow, input);
+                    let (cell, i, j) = cells.next().expect("every window has a cell on the map");
+                    y.copy_from_slice(&x[(i * w + j) * c..][..c]);
+                    winners.fill(cell as f32);
+                    for (cell, i, j) in cells {
+                        let row = &x[(i * w + j) * c..][..c];
+                        for ((y, winner), &x) in y.iter_mut().zip(winners.iter_mut()).zip(row) {
+                            let wins = x > *y || x.is_nan();
+                            *y = if wins { x } else { *y };
+                            *winner = if wins { cell as f32 } else { *winner };
+                        }
+                    }
+                }
+            });
+        } else {
+            y.par_chunks_mut(out_len).zip(x.par_chunks(h * w * c)).for_each(|(y, x)| {
+                for (pixel, y) in y.chunks_mut(c).enumerate() {
+                    y.fill(f32::NEG_INFINITY);
+                    for (_, i, j) in self.window.cells(pixel / ow, pixel % ow, input) {
+                        let row = &x[(i * w + j) * c..][..c];
+                        y.iter_mut().zip(row).for_each(|(y, &x)| *y = if x > *y || x.is_nan() { x } else { *y });
+                    }
+                }
+            });
+        }
+    }
+
+    fn backward(&self, mut io: Backward<'_, f32>) {
+        let (_, oh, ow, c) = io.dy.dim();
+        let dy = parallel::contiguous_mut(&mut io.dy);
+        let (dx, write) = match &mut io.dx[0] {
+            Grad::Skip => return,
+            Grad::InPlace(_) => unreachable!("a pool never works in place"),
+            Grad::Write(dx) => (dx, true),
+            Grad::Add(dx) => (dx, false),
+        };
+        let (_, h, w, _) = dx.dim();
+        let (input, out_len) = (Shape::new(h, w, c), oh * ow * c);
+        let dx = parallel::contiguous_mut(dx);
+        let images = dx.par_chunks_mut(h * w * c).zip(dy.par_chunks(out_len)).zip(io.saved[0].par_chunks(out_len));
+        images.for_each(|((dx, dy), winners)| {
+            if write {
+                dx.fill(0.0);
+            }
+            for (pixel, (dy, winners)) in dy.chunks(c).zip(winners.chunks(c)).enumerate() {
+                for (cell, i, j) in self.window.cells(pixel / ow, pixel % ow, input) {
+                    let row = &mut dx[(i * w + j) * c..][..c];
+                    for ((dx, &dy), &winner) in row.iter_mut().zip(dy).zip(winners) {
+                        *dx += if winner == cell as f32 { dy } else { 0.0 };
+                    }
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,82 @@
+//! One op, one room: each folder holds an op's mathematics, its memory contract, its implementations and its cases.
+//!
+//! A new op is a folder and one line in the list below.
+
+#[cfg(feature = "conformance")]
+pub mod cases;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod contract;
+mod window;
+
+use serde::{Deserialize, Serialize};
+
+pub use contract::*;
+pub use window::Window;
+
+macro_rules! register {
+    ($($(#[$doc:meta])* $room:ident::$op:ident,)*) => {
+        $(mod $room;)*
+        $(pub use $room::$op;)*
+
+        /// Any op, as data.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum OpSpec {
+            $($(#[$doc])* $op($op),)*
+        }
+
+        impl OpSpec {
+            /// The op behind the data.
+            pub fn op(&self) -> &dyn Op {
+                match self {
+                    $(OpSpec::$op(op) => op,)*
+                }
+            }
+        }
+
+        $(impl From<$op> for OpSpec {
+            fn from(op: $op) -> Self {
+                OpSpec::$op(op)
+            }
+        })*
+
+        /// The cases of every op, in the order of registration.
+        #[cfg(feature = "conformance")]
+        pub fn all_cases() -> Vec<cases::Case> {
+            let mut all = Vec::new();
+            $(all.extend($room::cases::cases());)*
+            all
+        }
+    };
+}
+
+register! {
+    /// An element-wise activation.
+    activation::Activation,
+    /// A fully connected layer.
+    linear::Linear,
+    /// A 2-d convolution.
+    conv2d::Conv2d,
+    /// Maximum over a sliding window.
+    max_pool::MaxPool,
+    /// Mean over a sliding window.
+    avg_pool::AvgPool,
+    /// Maximum or mean over a fixed number of cells.
+    adaptive_pool::AdaptivePool,
+    /// Normalisation by batch statistics.
+    batch_norm::BatchNorm,
+    /// Sum of inputs.
+    add::Add,
+    /// Product with a constant.
+    scale::Scale,
+    /// A map as a vector.
+    flatten::Flatten,
+    /// Random zeros in training.
+    dropout::Dropout,
+    /// Softmax and cross-entropy on dense targets.
+    cross_entropy::SoftmaxCrossEntropy,
+}
+
+pub use adaptive_pool::Reduce;
+pub use batch_norm::Statistics;

@@ -1,0 +1,186 @@
+//! Parameters, their gradients and state: one contiguous buffer each, and a table of names and offsets.
+
+use std::ops::Range;
+
+use crate::backend::Real;
+use crate::graph::{Graph, Param};
+use crate::ops::Layout;
+use crate::plan::Arena;
+use crate::rng::Key;
+use crate::{Error, ErrorKind, Result};
+
+/// Offsets in a buffer are multiples of this many elements.
+const ALIGN: usize = 16;
+
+/// One parameter's or state's place in its buffer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamInfo {
+    /// Its name, as in PyTorch's files.
+    pub name: String,
+    /// The first element.
+    pub offset: usize,
+    /// The number of elements.
+    pub len: usize,
+    /// Whether a layer on the way to the output uses it: others are never touched, by no optimizer.
+    pub used: bool,
+    /// The order of its elements here and in files.
+    pub layout: Layout,
+}
+
+impl ParamInfo {
+    /// Its elements in the buffer.
+    pub fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.len
+    }
+}
+
+/// A model's parameters, their gradients and its state.
+///
+/// Between parameters lie up to 15 elements of padding, which are zero and stay zero.
+pub struct Params<E> {
+    pub(crate) values: Arena<E>,
+    pub(crate) grads: Arena<E>,
+    pub(crate) states: Arena<E>,
+    table: Vec<ParamInfo>,
+    state_table: Vec<ParamInfo>,
+}
+
+impl<E: Real> Params<E> {
+    /// The parameters of a graph with their first values, drawn from `key` by name.
+    ///
+    /// # Errors
+    /// Where the machine has too little memory.
+    pub fn new(graph: &Graph, key: Key) -> Result<Self> {
+        let used = graph.used_params();
+        let (table, len) = tabulate(graph.params(), |i| used[i]);
+        let (state_table, state_len) = tabulate(graph.states(), |_| true);
+        let mut params = Params {
+            values: Arena::new(len)?,
+            grads: Arena::new(len)?,
+            states: Arena::new(state_len)?,
+            table,
+            state_table,
+        };
+        initialise(graph.params(), &params.table, params.values.all_mut(), key);
+        initialise(graph.states(), &params.state_table, params.states.all_mut(), key);
+        Ok(params)
+    }
+
+    /// Where each parameter lies.
+    pub fn table(&self) -> &[ParamInfo] {
+        &self.table
+    }
+
+    /// Where each state lies.
+    pub fn state_table(&self) -> &[ParamInfo] {
+        &self.state_table
+    }
+
+    /// All values, padding included.
+    pub fn values(&self) -> &[E] {
+        self.values.all()
+    }
+
+    /// All values, to change.
+    pub fn values_mut(&mut self) -> &mut [E] {
+        self.values.all_mut()
+    }
+
+    /// All gradients, in the values' order.
+    pub fn grads(&self) -> &[E] {
+        self.grads.all()
+    }
+
+    /// All gradients, to change.
+    pub fn grads_mut(&mut self) -> &mut [E] {
+        self.grads.all_mut()
+    }
+
+    /// What an optimizer needs at once: values, gradients, the table.
+    pub fn split_mut(&mut self) -> (&mut [E], &mut [E], &[ParamInfo]) {
+        (self.values.all_mut(), self.grads.all_mut(), &self.table)
+    }
+
+    /// All state.
+    pub fn states(&self) -> &[E] {
+        self.states.all()
+    }
+
+    /// All state, to change.
+    pub fn states_mut(&mut self) -> &mut [E] {
+        self.states.all_mut()
+    }
+
+    /// The place of a parameter or state by name: its buffer's name, its entry.
+    fn find(&self, name: &str) -> Option<(bool, &ParamInfo)> {
+        let by_name = |table: &'_ [ParamInfo]| table.iter().position(|info| info.name == name);
+        match (by_name(&self.table), by_name(&self.state_table)) {
+            (Some(i), _) => Some((true, &self.table[i])),
+            (None, Some(i)) => Some((false, &self.state_table[i])),
+            (None, None) => None,
+        }
+    }
+
+    /// A parameter or state by name, in the order of PyTorch's files.
+    pub fn to_torch(&self, name: &str) -> Option<Vec<E>> {
+        let (is_param, info) = self.find(name)?;
+        Some(to_torch(info, if is_param { self.values() } else { self.states() }))
+    }
+
+    /// The gradient of a parameter by name, in the order of PyTorch's files.
+    pub fn grad_to_torch(&self, name: &str) -> Option<Vec<E>> {
+        let (is_param, info) = self.find(name)?;
+        is_param.then(|| to_torch(info, self.grads()))
+    }
+
+    /// Sets a parameter or state by name from values in the order of PyTorch's files.
+    ///
+    /// # Errors
+    /// Kind [`ErrorKind::Shape`] for an unknown name or another number of values.
+    pub fn set_from_torch(&mut self, name: &str, values: &[E]) -> Result<()> {
+        let Some((is_param, info)) = self.find(name) else {
+            return Err(Error::new(ErrorKind::Shape, name, "the model has no such parameter"));
+        };
+        if values.len() != info.len {
+            let expected = format!("{} values of shape {:?}", info.len, info.layout.torch_shape());
+            return Err(Error::new(ErrorKind::Shape, name, format!("{} values", values.len())).expected(expected));
+        }
+        let info = info.clone();
+        let buffer = if is_param { self.values.all_mut() } else { self.states.all_mut() };
+        info.layout.for_each_pair(|ours, torch| buffer[info.offset + ours] = values[torch]);
+        Ok(())
+    }
+
+    pub(crate) fn range(&self, param: usize) -> Range<usize> {
+        self.table[param].range()
+    }
+
+    pub(crate) fn state_range(&self, state: usize) -> Range<usize> {
+        self.state_table[state].range()
+    }
+}
+
+fn to_torch<E: Real>(info: &ParamInfo, buffer: &[E]) -> Vec<E> {
+    let mut values = vec![E::zero(); info.len];
+    info.layout.for_each_pair(|ours, torch| values[torch] = buffer[info.offset + ours]);
+    values
+}
+
+fn tabulate(params: &[Param], used: impl Fn(usize) -> bool) -> (Vec<ParamInfo>, usize) {
+    let mut table = Vec::new();
+    let mut offset: usize = 0;
+    for (i, Param { name, spec }) in params.iter().enumerate() {
+        let len = spec.layout.len();
+        table.push(ParamInfo { name: name.clone(), offset, len, used: used(i), layout: spec.layout.clone() });
+        offset = offset.saturating_add(len).next_multiple_of(ALIGN);
+    }
+    (table, offset)
+}
+
+/// Draws first values in the order of PyTorch's files, so that they do not depend on the engine's layout.
+fn initialise<E: Real>(params: &[Param], table: &[ParamInfo], values: &mut [E], key: Key) {
+    for (param, info) in params.iter().zip(table) {
+        let key = key.with_name(&param.name);
+        info.layout.for_each_pair(|ours, torch| values[info.offset + ours] = E::of(param.spec.init.value(key, torch)));
+    }
+}

@@ -1,0 +1,149 @@
+//! How a graph runs: an ordered list of steps over buffers in one arena, fixed before the first image.
+
+mod arena;
+mod compile;
+mod print;
+mod run;
+
+use crate::graph::Graph;
+
+pub use arena::Arena;
+pub(crate) use run::Input;
+
+/// What a plan is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Forward, loss, backward.
+    Train,
+    /// Forward and loss, with evaluation statistics.
+    Eval,
+    /// Forward, with evaluation statistics.
+    Infer,
+}
+
+/// A compiled graph: for up to `max_batch` images it runs without allocating.
+///
+/// ```
+/// use handgrad::backend::Cpu;
+/// use handgrad::models;
+/// use handgrad::plan::{Mode, Plan};
+/// let graph = models::build("simplenet", &Default::default())?;
+/// let plan = Plan::compile::<Cpu>(&graph, 64, Mode::Train)?;
+/// println!("{plan}"); // every step with its buffers
+/// # Ok::<(), handgrad::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Plan {
+    graph: Graph,
+    mode: Mode,
+    max_batch: usize,
+    element_bytes: usize,
+    buffers: Vec<Buffer>,
+    steps: Vec<Step>,
+    /// Where the class scores lie.
+    logits: Place,
+    /// Where the loss of each image lies, and its gradient.
+    loss: Option<usize>,
+    dloss: Option<usize>,
+    arena_len: usize,
+}
+
+/// A part of the arena, and the steps between which its content matters. Sizes are in elements.
+#[derive(Clone, Debug)]
+struct Buffer {
+    name: String,
+    per_image: usize,
+    fixed: usize,
+    first: usize,
+    last: usize,
+    offset: usize,
+}
+
+impl Buffer {
+    /// The elements in use for `n` images.
+    fn range(&self, n: usize) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.per_image * n + self.fixed
+    }
+}
+
+/// Where an activation lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// The caller's images.
+    Images,
+    /// The caller's targets.
+    Targets,
+    /// A buffer of the arena.
+    Buffer(usize),
+}
+
+/// Where the gradient of an input goes; indices of buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DxPlace {
+    Skip,
+    Write(usize),
+    Add(usize),
+    InPlace(usize),
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    node: usize,
+    saved: Vec<usize>,
+    scratch: Option<usize>,
+    pass: Pass,
+}
+
+#[derive(Clone, Debug)]
+enum Pass {
+    Forward {
+        x: Vec<Place>,
+        y: usize,
+        in_place: bool,
+    },
+    Backward {
+        /// Inputs, where the op keeps them.
+        x: Vec<Place>,
+        /// The output, where the op keeps it.
+        y: Option<Place>,
+        dy: usize,
+        dx: Vec<DxPlace>,
+        /// Per parameter: an earlier step of this pass wrote its gradient (a shared weight).
+        add: Vec<bool>,
+    },
+}
+
+impl Plan {
+    /// The graph that it runs, with the loss where the mode has one.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The most images that one run takes.
+    pub fn max_batch(&self) -> usize {
+        self.max_batch
+    }
+
+    /// Class scores per image.
+    pub fn classes(&self) -> usize {
+        match self.logits {
+            Place::Buffer(b) => self.buffers[b].per_image,
+            Place::Images | Place::Targets => 0,
+        }
+    }
+
+    /// What it is for.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Elements of arena that it needs.
+    pub fn arena_len(&self) -> usize {
+        self.arena_len
+    }
+
+    /// Bytes of arena that it needs.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena_len * self.element_bytes
+    }
+}

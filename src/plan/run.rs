@@ -1,0 +1,220 @@
+//! Runs a plan's steps.
+
+use arrayvec::ArrayVec;
+use ndarray::{ArrayView2, ArrayView4, ArrayViewMut4};
+
+use super::{Arena, DxPlace, Pass, Place, Plan, Step};
+use crate::backend::{Host, Real};
+use crate::graph::Node;
+use crate::ops::{Backward, Forward, Grad, ParamGrad};
+use crate::params::Params;
+use crate::rng::Key;
+
+/// What a run reads: images `[n, h, w, c]` and, where the plan has a loss, dense targets `[n, classes]`, both
+/// contiguous.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a, E> {
+    pub images: ArrayView4<'a, E>,
+    pub targets: Option<ArrayView2<'a, E>>,
+    /// Names the randomness of this step.
+    pub key: Key,
+}
+
+impl<'a, E> Input<'a, E> {
+    /// The same for a shorter time (array views do not shorten their lifetimes by themselves).
+    fn reborrow<'b>(self) -> Input<'b, E>
+    where
+        'a: 'b,
+    {
+        Input { images: self.images.reborrow(), targets: self.targets.map(|t| t.reborrow()), key: self.key }
+    }
+}
+
+impl Plan {
+    /// Runs all forward steps; `after` sees each node's name and output.
+    pub(crate) fn forward<B: Host>(
+        &self,
+        input: Input<'_, B::Elem>,
+        params: &Params<B::Elem>,
+        arena: &mut Arena<B::Elem>,
+        mut after: impl FnMut(&str, &[B::Elem]),
+    ) {
+        for step in &self.steps {
+            let node = &self.graph.nodes()[step.node];
+            if let Pass::Forward { x, y, in_place } = &step.pass {
+                self.forward_step::<B>(step, node, (x, *y, *in_place), input.reborrow(), params, arena);
+                // SAFETY: the step is over, its operands are gone.
+                after(&node.name, unsafe { arena.slice(self.buffers[*y].range(input.images.dim().0)) });
+            }
+        }
+    }
+
+    /// Runs all backward steps. `scale` is the gradient of each image's loss; `accumulate` adds to the parameters'
+    /// gradients instead of overwriting them.
+    pub(crate) fn backward<B: Host>(
+        &self,
+        input: Input<'_, B::Elem>,
+        params: &mut Params<B::Elem>,
+        arena: &mut Arena<B::Elem>,
+        scale: f64,
+        accumulate: bool,
+    ) {
+        let n = input.images.dim().0;
+        if let Some(dloss) = self.dloss {
+            arena.all_mut()[self.buffers[dloss].range(n)].fill(B::Elem::of(scale));
+        }
+        for step in &self.steps {
+            if let Pass::Backward { .. } = step.pass {
+                self.backward_step::<B>(step, input.reborrow(), params, arena, accumulate);
+            }
+        }
+    }
+
+    /// The class scores of the last forward run of `n` images.
+    pub(crate) fn logits<'a, E: Real>(&self, n: usize, arena: &'a Arena<E>) -> ArrayView2<'a, E> {
+        let Place::Buffer(b) = self.logits else { unreachable!("a model has at least one layer") };
+        let buffer = &self.buffers[b];
+        ArrayView2::from_shape((n, buffer.per_image), &arena.all()[buffer.range(n)]).expect("a buffer has its size")
+    }
+
+    /// The loss of each image of the last forward run.
+    pub(crate) fn losses<'a, E: Real>(&self, n: usize, arena: &'a Arena<E>) -> &'a [E] {
+        self.loss.map_or(&[], |b| &arena.all()[self.buffers[b].range(n)])
+    }
+
+    fn forward_step<'a, B: Host>(
+        &self,
+        step: &Step,
+        node: &Node,
+        (x, y, in_place): (&[Place], usize, bool),
+        input: Input<'a, B::Elem>,
+        params: &'a Params<B::Elem>,
+        arena: &'a Arena<B::Elem>,
+    ) {
+        let n = input.images.dim().0;
+        let training = self.mode == super::Mode::Train;
+        let mut views = ArrayVec::new();
+        for (k, (&place, &id)) in x.iter().zip(&node.inputs).enumerate() {
+            let shape = self.graph.shape(id);
+            views.push(if in_place && k == 0 {
+                empty()
+            } else {
+                // SAFETY: `check_disjoint`: no operand of this step that is mutable overlaps it.
+                unsafe { self.view(place, (n, shape.h, shape.w, shape.c), input, arena) }
+            });
+        }
+        let op = node.op().expect("steps run ops");
+        let y_dim = (n, node.shape.h, node.shape.w, node.shape.c);
+        // SAFETY: `check_disjoint` made sure that mutable operands of one step overlap nothing else; states of one
+        // node are different table entries.
+        let (y, saved, scratch, states) = unsafe {
+            (
+                arena.slice_mut(self.buffers[y].range(n)),
+                step.saved.iter().map(|&b| arena.slice_mut(self.buffers[b].range(n))).collect(),
+                step.scratch.map_or(&mut [][..], |b| arena.slice_mut(self.buffers[b].range(n))),
+                node.states.iter().map(|&s| params.states.slice_mut(params.state_range(s))).collect(),
+            )
+        };
+        // SAFETY: nobody writes parameters while a plan runs.
+        let values = node.params.iter().map(|&p| unsafe { params.values.slice(params.range(p)) }).collect();
+        B::kernel(op).forward(Forward {
+            training,
+            key: input.key.with(step.node as u64),
+            x: views,
+            y: ArrayViewMut4::from_shape(y_dim, y).expect("a buffer has its size"),
+            in_place,
+            params: values,
+            states,
+            saved,
+            scratch,
+        });
+    }
+
+    fn backward_step<'a, B: Host>(
+        &self,
+        step: &Step,
+        input: Input<'a, B::Elem>,
+        params: &'a Params<B::Elem>,
+        arena: &'a Arena<B::Elem>,
+        accumulate: bool,
+    ) {
+        let Pass::Backward { x, y, dy, dx, add } = &step.pass else { return };
+        let n = input.images.dim().0;
+        let node = &self.graph.nodes()[step.node];
+        let dim = |id: usize| {
+            let shape = self.graph.nodes()[id].shape;
+            (n, shape.h, shape.w, shape.c)
+        };
+        let mutable = |buffer: usize, id: usize| {
+            // SAFETY: `check_disjoint` made sure that mutable operands of one step overlap nothing else.
+            let values = unsafe { arena.slice_mut(self.buffers[buffer].range(n)) };
+            ArrayViewMut4::from_shape(dim(id), values).expect("a buffer has its size")
+        };
+        let mut views = ArrayVec::new();
+        for (&place, id) in x.iter().zip(&node.inputs) {
+            // SAFETY: as above.
+            views.push(unsafe { self.view(place, dim(id.0), input, arena) });
+        }
+        let y = match y {
+            // SAFETY: as above.
+            Some(place) => unsafe { self.view(*place, dim(step.node), input, arena) },
+            None => empty(),
+        };
+        let in_place = dx.iter().any(|dx| matches!(dx, DxPlace::InPlace(_)));
+        let grads = dx.iter().zip(&node.inputs).map(|(dx, id)| match *dx {
+            DxPlace::Skip => Grad::Skip,
+            DxPlace::Write(b) => Grad::Write(mutable(b, id.0)),
+            DxPlace::Add(b) => Grad::Add(mutable(b, id.0)),
+            DxPlace::InPlace(b) => Grad::InPlace(mutable(b, id.0)),
+        });
+        let dparams = node.params.iter().zip(add).map(|(&p, &again)| ParamGrad {
+            // SAFETY: the parameters of one node are different table entries, and nobody else looks at gradients.
+            values: unsafe { params.grads.slice_mut(params.range(p)) },
+            add: accumulate || again,
+        });
+        let io = Backward {
+            key: input.key.with(step.node as u64),
+            x: views,
+            y,
+            dy: if in_place { empty_mut() } else { mutable(*dy, step.node) },
+            dx: grads.collect(),
+            // SAFETY: nobody writes parameters while a plan runs.
+            params: node.params.iter().map(|&p| unsafe { params.values.slice(params.range(p)) }).collect(),
+            dparams: dparams.collect(),
+            // SAFETY: `check_disjoint`.
+            saved: step.saved.iter().map(|&b| unsafe { arena.slice(self.buffers[b].range(n)) }).collect(),
+            // SAFETY: `check_disjoint`.
+            scratch: step.scratch.map_or(&mut [], |b| unsafe { arena.slice_mut(self.buffers[b].range(n)) }),
+        };
+        B::kernel(node.op().expect("steps run ops")).backward(io);
+    }
+
+    /// # Safety
+    /// No mutable slice of the buffer at `place` may live.
+    unsafe fn view<'a, E: Real>(
+        &self,
+        place: Place,
+        dim: (usize, usize, usize, usize),
+        input: Input<'a, E>,
+        arena: &'a Arena<E>,
+    ) -> ArrayView4<'a, E> {
+        match place {
+            Place::Images => input.images,
+            Place::Targets => {
+                let targets = input.targets.expect("a plan with a loss gets targets");
+                targets.into_shape_with_order(dim).expect("targets were checked")
+            }
+            // SAFETY: the caller's promise.
+            Place::Buffer(b) => ArrayView4::from_shape(dim, unsafe { arena.slice(self.buffers[b].range(dim.0)) })
+                .expect("a buffer has its size"),
+        }
+    }
+}
+
+fn empty<'a, E>() -> ArrayView4<'a, E> {
+    ArrayView4::from_shape((0, 0, 0, 0), &[]).expect("an empty view")
+}
+
+fn empty_mut<'a, E>() -> ArrayViewMut4<'a, E> {
+    ArrayViewMut4::from_shape((0, 0, 0, 0), &mut []).expect("an empty view")
+}

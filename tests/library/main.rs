@@ -1,0 +1,4 @@
+//! One binary for the tests of the library: links once, runs in parallel.
+
+mod conformance;
+mod golden;
