@@ -8,8 +8,11 @@ pub mod backend;
 #[cfg(feature = "train")]
 pub mod data;
 mod error;
+pub mod io;
 #[cfg(feature = "train")]
 pub mod optim;
+#[cfg(feature = "cli")]
+pub mod recipe;
 pub mod rng;
 #[cfg(feature = "train")]
 pub mod schedule;
