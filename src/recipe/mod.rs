@@ -29,6 +29,7 @@ pub use sections::{
 };
 pub use suggest::nearest;
 
+use crate::schedule::Position;
 use crate::{Error, ErrorKind, Result};
 use reader::{Section, Source};
 
@@ -142,6 +143,25 @@ impl Recipe {
     /// `Usage` if a field was set from outside to what TOML cannot say, such as a seed above 63 bits.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|e| Error::new(ErrorKind::Usage, format!("recipe {}", self.name), e))
+    }
+
+    /// The learning rate over the whole run as `(epochs so far, rate)`, at most some thousands of points: for pictures.
+    pub fn lr_curve(&self, steps_per_epoch: u64) -> Vec<(f64, f64)> {
+        let steps_per_epoch = steps_per_epoch.max(1);
+        let of = |epochs: u32| steps_per_epoch.saturating_mul(epochs.into());
+        let stride = (of(self.epochs()) / 4000).max(1);
+        let (mut curve, mut before) = (Vec::new(), 0u32);
+        for phase in &self.phases {
+            let total_steps = of(phase.epochs());
+            let last = total_steps.saturating_sub(1);
+            let steps = (0..last).step_by(usize::try_from(stride).unwrap_or(usize::MAX)).chain([last]);
+            curve.extend(steps.map(|step| {
+                let epochs = f64::from(before) + step as f64 / steps_per_epoch as f64;
+                (epochs, phase.schedule.lr(phase.lr, Position { step, steps_per_epoch, total_steps }))
+            }));
+            before = before.saturating_add(phase.epochs());
+        }
+        curve
     }
 
     /// Epochs of all phases together.

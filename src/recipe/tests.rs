@@ -306,6 +306,20 @@ fn a_number_of_epochs_cuts_or_stretches_the_phases() {
 }
 
 #[test]
+fn the_curve_of_the_rate_runs_through_all_phases() {
+    let curve = Recipe::builtin("cifar10-resnet-7ep").unwrap().lr_curve(196);
+    assert_eq!(curve.len(), 9 * 196);
+    assert_eq!(curve[391], (391.0 / 196.0, 0.01)); // constant
+    assert_eq!(curve[392], (2.0, 0.0001)); // warm start
+    assert_eq!(curve[3 * 196], (3.0, 0.01)); // second cycle
+    let mut long = small();
+    long.set("phase.0.epochs=1000000").unwrap();
+    let curve = long.lr_curve(u64::MAX);
+    assert!(curve.len() < 5000 && curve.iter().all(|(x, lr)| x.is_finite() && *lr == 0.1));
+    assert_eq!(long.lr_curve(0).last().unwrap().0, 999_999.0);
+}
+
+#[test]
 fn load_knows_names_and_files() {
     assert_eq!(Recipe::load("cifar10-resnet").unwrap().name, "cifar10-resnet");
     let error = Recipe::load("cifar10-restnet").unwrap_err();
@@ -322,6 +336,20 @@ fn load_knows_names_and_files() {
     assert_eq!(load(b"\xff\xfe").unwrap_err().kind(), ErrorKind::Usage);
     assert!(load(&vec![b'#'; 2 << 20]).unwrap_err().to_string().contains("longer than 1 MiB"));
     assert_eq!(Recipe::load(folder.path().to_str().unwrap()).unwrap_err().kind(), ErrorKind::Io);
+}
+
+#[test]
+fn the_documented_example_is_a_recipe() {
+    let docs = include_str!("../../docs/recipes.md");
+    let example = docs.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let r = Recipe::parse(example, "docs.toml").unwrap();
+    assert_eq!((r.phases[0].epochs(), r.phases[1].epochs()), (2, 7));
+    for recipe in Recipe::builtins() {
+        let name = recipe.unwrap().name;
+        let documented =
+            ["-7ep", "-32ep", "-fixed"].iter().any(|end| name.ends_with(end)) || !name.starts_with("cifar10");
+        assert!(documented || docs.contains(&format!("`{name}`")), "{name}");
+    }
 }
 
 #[test]
