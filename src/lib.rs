@@ -10,12 +10,16 @@ pub mod data;
 pub mod engine;
 mod error;
 pub mod graph;
+#[cfg(feature = "train")]
+pub mod io;
 pub mod models;
 pub mod ops;
 #[cfg(feature = "train")]
 pub mod optim;
 mod params;
 pub mod plan;
+#[cfg(feature = "cli")]
+pub mod recipe;
 pub mod rng;
 #[cfg(feature = "train")]
 pub mod schedule;

@@ -1,0 +1,29 @@
+//! The recipes that the program carries, from the folder recipes/.
+
+macro_rules! recipes {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../recipes/", $name, ".toml")))),*]
+    };
+}
+
+/// Name and text, in the order in which they are listed.
+pub(super) static ALL: &[(&str, &str)] = recipes![
+    "quickstart",
+    "synth-linear",
+    "synth-simplenet",
+    "cifar10-simplenet",
+    "cifar10-convnet",
+    "cifar10-convnet2",
+    "cifar10-convbnnet",
+    "cifar10-convbnnet-fixed",
+    "cifar10-convbnnet2",
+    "cifar10-convbnnet2-fixed",
+    "cifar10-resnet",
+    "cifar10-resnet-fixed",
+    "cifar10-resnet-7ep",
+    "cifar10-resnet-32ep",
+    "cifar10-resnet2",
+    "cifar10-resnet2-fixed",
+    "cifar10-resnet2-7ep",
+    "cifar10-resnet2-32ep",
+];

@@ -1,0 +1,291 @@
+//! Reading a TOML text strictly: every value has a range, every unknown key is an error that names the nearest one.
+//!
+//! A [`Section`] hands out the values of one table and remembers what it was asked for; [`Section::finish`] refuses
+//! what is left over. So the keys of the format are stated once, where they are read, with default and range.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::ops::Bound::{Excluded, Included};
+use std::ops::{RangeBounds, RangeInclusive};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::suggest::nearest;
+use crate::{Error, ErrorKind, Result};
+
+/// Where a text came from, for errors.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    /// A file, or a flag.
+    pub name: &'a str,
+    pub text: &'a str,
+    /// Whether the user has seen the text, so that its line numbers mean something.
+    pub lines: bool,
+}
+
+impl Source<'_> {
+    /// An error about `key`, whose place in the text starts at byte `at`.
+    pub fn error(&self, at: Option<usize>, key: &str, found: impl Display) -> Error {
+        let line = at.filter(|_| self.lines).and_then(|at| self.text.get(..at));
+        let line = line.map(|before| format!(":{}", before.matches('\n').count() + 1)).unwrap_or_default();
+        let key = if key.is_empty() { String::new() } else { format!(" {key}") };
+        Error::new(ErrorKind::Usage, format!("{}{line}:{key}", self.name).trim_end_matches(':'), found)
+    }
+
+    /// The text as a table.
+    pub fn parse(&self) -> Result<DeTable<'_>> {
+        DeTable::parse(self.text)
+            .map(Spanned::into_inner)
+            .map_err(|e| self.error(e.span().map(|s| s.start), "", e.message().lines().next().unwrap_or("no TOML")))
+    }
+}
+
+type Value<'a> = &'a Spanned<DeValue<'a>>;
+
+/// One table of the text, or an absent one, whose keys all have their defaults.
+pub(super) struct Section<'a> {
+    source: &'a Source<'a>,
+    /// Its dotted path; empty for the whole text.
+    path: String,
+    /// Where its header is.
+    at: Option<usize>,
+    table: Option<&'a DeTable<'a>>,
+    asked: Vec<&'static str>,
+    missing: Option<&'static str>,
+}
+
+impl<'a> Section<'a> {
+    pub fn root(source: &'a Source<'a>, table: &'a DeTable<'a>) -> Self {
+        Section { source, path: String::new(), at: None, table: Some(table), asked: Vec::new(), missing: None }
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_string() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// The error that `key` is `found`.
+    pub fn error(&self, key: &str, found: impl Display) -> Error {
+        let value = self.table.and_then(|t| t.get(key)).map(|v| v.span().start);
+        self.source.error(value.or(self.at), &self.path_of(key), found)
+    }
+
+    fn value(&mut self, key: &'static str) -> Option<Value<'a>> {
+        self.asked.push(key);
+        self.table?.get(key)
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|t| t.contains_key(key))
+    }
+
+    /// Whether `key` holds a table rather than a single value.
+    pub fn is_table(&self, key: &str) -> bool {
+        self.table.and_then(|t| t.get(key)).is_some_and(|v| v.get_ref().is_table())
+    }
+
+    /// A finite number within `range`.
+    pub fn optional_number(&mut self, key: &'static str, range: impl RangeBounds<f64>) -> Result<Option<f64>> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        self.number_of(key, value, &range).map(Some)
+    }
+
+    pub fn number(&mut self, key: &'static str, default: f64, range: impl RangeBounds<f64>) -> Result<f64> {
+        Ok(self.optional_number(key, range)?.unwrap_or(default))
+    }
+
+    /// A number without which the section means nothing: [`Section::finish`] reports its absence, after unknown
+    /// keys, since a misspelt key is both.
+    pub fn required_number(&mut self, key: &'static str, range: impl RangeBounds<f64>) -> Result<f64> {
+        let found = self.optional_number(key, range)?;
+        if found.is_none() {
+            self.missing.get_or_insert(key);
+        }
+        Ok(found.unwrap_or_default())
+    }
+
+    fn number_of(&self, key: &str, value: Value<'a>, range: &impl RangeBounds<f64>) -> Result<f64> {
+        let expected = || format!("a finite number{}", words(range));
+        let number = match value.get_ref() {
+            DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).ok().map(|i| i as f64),
+            DeValue::Float(f) => f.as_str().parse::<f64>().ok(),
+            other => return Err(self.error(key, describe(other)).expected(expected())),
+        };
+        match number {
+            Some(number) if number.is_finite() && range.contains(&number) => Ok(number),
+            _ => Err(self.error(key, describe(value.get_ref())).expected(expected())),
+        }
+    }
+
+    /// Three numbers within `range`.
+    pub fn required_triple(&mut self, key: &'static str, range: impl RangeBounds<f64>) -> Result<[f64; 3]> {
+        let Some(value) = self.value(key) else {
+            self.missing.get_or_insert(key);
+            return Ok([0.0; 3]);
+        };
+        match value.get_ref().as_array().map(|a| &a[..]) {
+            Some([a, b, c]) => {
+                let one = |v| self.number_of(key, v, &range);
+                Ok([one(a)?, one(b)?, one(c)?])
+            }
+            _ => Err(self.error(key, describe(value.get_ref())).expected("three numbers: red, green, blue")),
+        }
+    }
+
+    /// A whole number within `range`.
+    pub fn optional_count(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Result<Option<u64>> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        let count = match value.get_ref() {
+            DeValue::Integer(i) => u64::from_str_radix(i.as_str(), i.radix()).ok(),
+            _ => None,
+        };
+        match count {
+            Some(count) if range.contains(&count) => Ok(Some(count)),
+            _ => Err(self.error(key, describe(value.get_ref())).expected(format!(
+                "a whole number from {} to {}",
+                range.start(),
+                range.end()
+            ))),
+        }
+    }
+
+    /// [`Section::optional_count`] for numbers of 32 bits.
+    pub fn count(&mut self, key: &'static str, default: u32, range: RangeInclusive<u32>) -> Result<u32> {
+        let range = u64::from(*range.start())..=u64::from(*range.end());
+        // The range is one of u32, so nothing is lost.
+        Ok(self.optional_count(key, range)?.map_or(default, |n| n as u32))
+    }
+
+    /// [`Section::count`], reported by [`Section::finish`] if absent.
+    pub fn required_count(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Result<u32> {
+        if !self.has(key) {
+            self.missing.get_or_insert(key);
+        }
+        self.count(key, 0, range)
+    }
+
+    pub fn flag(&mut self, key: &'static str, default: bool) -> Result<bool> {
+        match self.value(key).map(Spanned::get_ref) {
+            None => Ok(default),
+            Some(DeValue::Boolean(b)) => Ok(*b),
+            Some(other) => Err(self.error(key, describe(other)).expected("true or false")),
+        }
+    }
+
+    /// A text of one line that is not empty.
+    pub fn optional_text(&mut self, key: &'static str) -> Result<Option<String>> {
+        match self.value(key).map(Spanned::get_ref) {
+            None => Ok(None),
+            Some(DeValue::String(s)) if !s.trim().is_empty() && !s.contains(char::is_control) => {
+                Ok(Some(s.to_string()))
+            }
+            Some(other) => Err(self.error(key, describe(other)).expected("a text of one line, in quotes")),
+        }
+    }
+
+    /// [`Section::optional_text`], reported by [`Section::finish`] if absent.
+    pub fn required_text(&mut self, key: &'static str) -> Result<String> {
+        let found = self.optional_text(key)?;
+        if found.is_none() {
+            self.missing.get_or_insert(key);
+        }
+        Ok(found.unwrap_or_default())
+    }
+
+    /// One of a list of names.
+    pub fn choice<T: Copy>(&mut self, key: &'static str, default: T, choices: &[(&'static str, T)]) -> Result<T> {
+        let Some(name) = self.optional_text(key)? else { return Ok(default) };
+        if let Some((_, choice)) = choices.iter().find(|(n, _)| *n == name) {
+            return Ok(*choice);
+        }
+        let names: Vec<&str> = choices.iter().map(|(n, _)| *n).collect();
+        let error = self.error(key, format!("\"{name}\"")).expected(format!("one of {}", names.join(", ")));
+        Err(with_suggestion(error, &name, &names))
+    }
+
+    /// The table under `key`.
+    pub fn section(&mut self, key: &'static str) -> Result<Section<'a>> {
+        let value = self.value(key);
+        let table = match value.map(|v| (v, v.get_ref().as_table())) {
+            Some((v, None)) => {
+                return Err(self
+                    .error(key, describe(v.get_ref()))
+                    .expected(format!("a section: [{}]", self.path_of(key))));
+            }
+            found => found.and_then(|(_, table)| table),
+        };
+        Ok(self.child(key.to_string(), value, table))
+    }
+
+    /// The tables of the array under `key`, in order.
+    pub fn sections(&mut self, key: &'static str) -> Result<Vec<Section<'a>>> {
+        let Some(value) = self.value(key) else { return Ok(Vec::new()) };
+        let wrong = |v: Value<'a>| {
+            self.error(key, describe(v.get_ref())).expected(format!("sections: [[{}]]", self.path_of(key)))
+        };
+        let array = value.get_ref().as_array().ok_or_else(|| wrong(value))?;
+        let one = |(i, v): (usize, Value<'a>)| {
+            let table = v.get_ref().as_table().ok_or_else(|| wrong(v))?;
+            Ok(self.child(format!("{key}.{i}"), Some(v), Some(table)))
+        };
+        array.iter().enumerate().map(one).collect()
+    }
+
+    fn child(&self, key: String, value: Option<Value<'a>>, table: Option<&'a DeTable<'a>>) -> Section<'a> {
+        let (asked, missing) = (Vec::new(), None);
+        let at = value.map(|v| v.span().start).or(self.at);
+        Section { source: self.source, path: self.path_of(&key), at, table, asked, missing }
+    }
+
+    /// Refuses keys other than `known`.
+    pub fn refuse_unknown(&self, known: &[&str]) -> Result<()> {
+        let unknown = |k: &&Spanned<_>| -> bool { !known.contains(&Cow::as_ref(k.get_ref())) };
+        let Some(key) = self.table.and_then(|t| t.keys().find(unknown)) else { return Ok(()) };
+        let (name, at) = (key.get_ref(), key.span().start);
+        let error = self.source.error(Some(at), &self.path_of(name), "unknown key");
+        Err(with_suggestion(error.expected(format!("one of {}", known.join(", "))), name, known))
+    }
+
+    /// Refuses keys that nothing asked for, then reports a required key that was not there.
+    pub fn finish(self) -> Result<()> {
+        self.refuse_unknown(&self.asked)?;
+        match self.missing {
+            Some(key) => Err(self.error(key, "missing").hint(format!("add a line: {key} = …"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn with_suggestion(error: Error, word: &str, candidates: &[&str]) -> Error {
+    match nearest(word, candidates.iter().copied()) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error,
+    }
+}
+
+/// What was found, short enough for one line.
+fn describe(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(s) if s.chars().count() <= 40 => format!("{s:?}"),
+        DeValue::Integer(i) if i.as_str().len() <= 40 => i.to_string(),
+        DeValue::Float(f) if f.as_str().len() <= 40 => f.to_string(),
+        DeValue::Boolean(b) => b.to_string(),
+        DeValue::String(_) => "a long text".into(),
+        other => format!("a value of type {}", other.type_str()),
+    }
+}
+
+/// A range as the end of a sentence.
+fn words(range: &impl RangeBounds<f64>) -> String {
+    let low = match range.start_bound() {
+        Included(low) => format!(" from {low}"),
+        Excluded(low) => format!(" above {low}"),
+        std::ops::Bound::Unbounded => String::new(),
+    };
+    let high = match range.end_bound() {
+        Included(high) => format!(" up to {high}"),
+        Excluded(high) => format!(" to below {high}"),
+        std::ops::Bound::Unbounded => String::new(),
+    };
+    low + &high
+}

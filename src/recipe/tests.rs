@@ -1,0 +1,386 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::schedule::Schedule;
+
+const SMALL: &str = r#"
+title = "a test"
+model = "simplenet"
+[data]
+dataset = "synth"
+[optimizer]
+momentum = 0.5
+[[phase]]
+epochs = 2
+lr = 0.1
+"#;
+
+fn small() -> Recipe {
+    Recipe::parse(SMALL, "small.toml").unwrap()
+}
+
+fn message(text: &str) -> String {
+    let error = Recipe::parse(text, "my.toml").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    error.to_string()
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let r = small();
+    assert_eq!((r.name.as_str(), r.title.as_str(), r.model.name.as_str()), ("small", "a test", "simplenet"));
+    assert_eq!((r.data.size, r.data.batch, r.data.drop_last), (32, 256, false));
+    assert_eq!(r.data.normalise, Normalise::Named(NormaliseBy::Dataset));
+    assert_eq!(r.data.augment, Augment::NONE);
+    assert_eq!((r.optimizer.momentum, r.optimizer.accumulate, r.optimizer.clip_norm), (0.5, 1, None));
+    assert_eq!((r.train.seed, r.train.tta, r.train.precision), (0, 0, Precision::F32));
+    let phase = Phase { lr: 0.1, length: Length::Epochs(2), schedule: Schedule::Constant };
+    assert_eq!((r.phases, r.train.checkpoint_minutes), (vec![phase], 5.0));
+}
+
+#[test]
+fn every_built_in_recipe_reads_and_survives_a_round_trip() {
+    let mut names = Vec::new();
+    for recipe in Recipe::builtins() {
+        let recipe = recipe.unwrap();
+        let text = recipe.to_toml().unwrap();
+        assert_eq!(Recipe::parse(&text, &recipe.name).unwrap(), recipe, "{text}");
+        names.push(recipe.name);
+    }
+    let mut files: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes"))
+        .unwrap()
+        .map(|f| f.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    files.sort();
+    names.sort();
+    assert_eq!(names, files, "recipes/ and the list in builtin.rs differ");
+}
+
+/// The published runs of E1, once more: model, weight decay, and for each fit its rate, cycles and epochs.
+#[test]
+fn the_published_runs_are_the_published_ones() {
+    let constant = |lr, epochs| Phase { lr, length: Length::Epochs(epochs), schedule: Schedule::Constant };
+    let sgdr = |lr, cycles, cycle_len, cycle_mult| {
+        let schedule = Schedule::Sgdr { cycle_len, cycle_mult, warm_start: true };
+        Phase { lr, length: Length::Cycles(cycles), schedule }
+    };
+    let (seven, thirty_two) = (sgdr(1e-2, 3, 1, 2), sgdr(1e-2, 8, 4, 1));
+    assert_eq!((seven.epochs(), thirty_two.epochs()), (7, 32));
+    let first = constant(1e-2, 2);
+    for (name, wd, phases) in [
+        ("cifar10-simplenet", 0.0, vec![first, sgdr(1e-2, 2, 1, 1)]),
+        ("cifar10-convnet", 0.0, vec![constant(1e-1, 2), sgdr(1e-1, 4, 1, 1)]),
+        ("cifar10-convnet2", 0.0, vec![constant(1e-1, 2), sgdr(1e-1, 2, 1, 1)]),
+        ("cifar10-convbnnet", 0.0, vec![constant(3e-2, 2), sgdr(1e-1, 4, 1, 1)]),
+        ("cifar10-convbnnet2", 0.0, vec![first]),
+        ("cifar10-resnet", 1e-5, vec![first]),
+        ("cifar10-resnet-7ep", 1e-5, vec![first, seven]),
+        ("cifar10-resnet-32ep", 1e-5, vec![first, seven, thirty_two]),
+        ("cifar10-resnet2", 1e-6, vec![first]),
+        ("cifar10-resnet2-7ep", 1e-6, vec![first, seven]),
+        ("cifar10-resnet2-32ep", 1e-6, vec![first, seven, thirty_two]),
+    ] {
+        let r = Recipe::builtin(name).unwrap();
+        assert_eq!((r.optimizer.weight_decay, &r.phases), (wd, &phases), "{name}");
+        assert_eq!((r.optimizer.momentum, r.optimizer.nesterov, r.optimizer.decay), (0.9, false, DecayKind::Coupled));
+        assert_eq!((r.data.batch, r.data.drop_last, r.data.augment), (256, false, Augment::CIFAR));
+        let (mean, std) = ([0.4914, 0.48216, 0.44653], [0.24703, 0.24349, 0.26159]);
+        assert_eq!(r.data.normalise, Normalise::Given { mean, std });
+        assert_eq!(r.model.dropout, name.contains("resnet2").then_some(0.2));
+        assert_eq!(r.model.published, name.contains("bn") || name.contains("res"), "{name}");
+        assert_eq!((r.train.label_smoothing, r.optimizer.clip_norm), (0.0, None));
+        if let Ok(fixed) = Recipe::builtin(&format!("{name}-fixed")) {
+            let model = ModelRecipe { published: false, ..r.model.clone() };
+            assert_eq!(Recipe { name: fixed.name.clone(), title: fixed.title.clone(), model, ..r }, fixed);
+        }
+    }
+}
+
+#[test]
+fn unknown_keys_name_line_and_nearest_key() {
+    let error = message(&SMALL.replace("momentum", "momentun"));
+    assert!(
+        error.starts_with("my.toml:7: optimizer.momentun: unknown key (expected one of name, momentum,"),
+        "{error}"
+    );
+    assert!(error.ends_with("hint: did you mean `momentum`?"), "{error}");
+    assert!(message(&SMALL.replace("[data]", "[date]")).contains("my.toml:4: date: unknown key"));
+    // A misspelt required key is reported as misspelt, not as missing.
+    assert!(message(&SMALL.replace("epochs", "epoch")).contains("phase.0.epoch: unknown key"));
+    assert!(message(&SMALL.replace("[data]", "[data]\nqqqq = 1")).contains("data.qqqq: unknown key"));
+    assert!(message("phse = 1").contains("did you mean `phase`?"));
+}
+
+#[test]
+fn wrong_values_name_line_key_and_range() {
+    for (old, new, wanted) in [
+        (
+            "momentum = 0.5",
+            "momentum = 1.0",
+            "my.toml:7: optimizer.momentum: 1.0 (expected a finite number from 0 to below 1)",
+        ),
+        ("momentum = 0.5", "momentum = \"high\"", "my.toml:7: optimizer.momentum: \"high\" (expected a finite number"),
+        ("momentum = 0.5", "momentum = nan", "optimizer.momentum: nan (expected a finite number"),
+        ("momentum = 0.5", "momentum = 0\nnesterov = true", "optimizer.nesterov: true without momentum"),
+        ("momentum = 0.5", "weight_decay = -1e-4", "optimizer.weight_decay: -1e-4 (expected a finite number from 0)"),
+        ("momentum = 0.5", "weight_decay = inf", "optimizer.weight_decay: inf"),
+        ("momentum = 0.5", "weight_decay = 1e999", "optimizer.weight_decay: 1e999"),
+        ("momentum = 0.5", "clip_norm = 0", "optimizer.clip_norm: 0 (expected a finite number above 0)"),
+        ("momentum = 0.5", "accumulate = 0", "optimizer.accumulate: 0 (expected a whole number from 1 to 65536)"),
+        ("momentum = 0.5", "decay = \"decouple\"", "did you mean `decoupled`?"),
+        ("momentum = 0.5", "group = 3", "optimizer.group: 3 (expected sections: [[optimizer.group]])"),
+        ("momentum = 0.5", "[[optimizer.group]]\nlr_scale = 2", "optimizer.group.0.pattern: missing"),
+        ("lr = 0.1", "lr = 0", "my.toml:10: phase.0.lr: 0 (expected a finite number above 0)"),
+        ("lr = 0.1", "", "my.toml:8: phase.0.lr: missing"),
+        ("lr = 0.1", "lr = 0.1\ncycles = 2", "phase.0.cycles: not a key of this schedule"),
+        ("lr = 0.1", "lr = 0.1\nschedule = \"sgdr\"", "phase.0.epochs: not a key of the schedule sgdr"),
+        ("epochs = 2", "schedule = \"sgdr\"\ncycles = 900\ncycle_mult = 2", "phase.0.cycles: too many epochs"),
+        ("epochs = 2", "epochs = 2.5", "phase.0.epochs: 2.5 (expected a whole number"),
+        ("epochs = 2", "epochs = 99999999999999999999", "phase.0.epochs: 99999999999999999999 (expected a whole"),
+        ("[data]", "[data]\nbatch = -1", "data.batch: -1 (expected a whole number from 1 to 65536)"),
+        ("[data]", "[data]\nsize = 3\naugment = { pad = 4 }", "data.augment: pad 4 (expected at most the size, 3)"),
+        ("[data]", "[data]\nnormalise = { mean = [0, 0, 0], std = [1, 0, 1] }", "data.normalise.std: 0 (expected"),
+        (
+            "[data]",
+            "[data]\nnormalise = { mean = [0, 0], std = [1, 1, 1] }",
+            "data.normalise.mean: a value of type array",
+        ),
+        ("[data]", "[data]\nnormalise = { std = [1, 1, 1] }", "data.normalise.mean: missing"),
+        ("[data]", "[data]\naugment = \"cipher\"", "did you mean `cifar`?"),
+        ("\"synth\"", "\"\"", "data.dataset: \"\" (expected a text of one line"),
+        ("\"a test\"", "\"a\\ntest\"", "my.toml:2: title: \"a\\ntest\" (expected a text of one line"),
+        ("\"simplenet\"", "7", "my.toml:3: model: 7 (expected a text of one line"),
+        ("[data]", "[data", "my.toml:4: "),
+        ("[data]", "[data]\nsize = 32\nsize = 64", "my.toml:6: duplicate key"),
+    ] {
+        let error = message(&SMALL.replace(old, new));
+        assert!(error.contains(wanted), "{new}:\n{error}\ndoes not contain\n{wanted}");
+    }
+    assert!(message("").contains("missing"));
+    assert!(message(SMALL.split("[[").next().unwrap()).contains("phase: missing"));
+    assert!(message(&SMALL.replace("[[phase]]", "[phase]")).contains("expected sections: [[phase]]"));
+}
+
+#[test]
+fn every_key_has_an_effect_and_survives_a_round_trip() {
+    let text = r#"
+title = "all of it"
+[model]
+name = "resnet2"
+published = true
+dropout = 0.25
+[data]
+dataset = "photos/my.hgd"
+size = 64
+batch = 7
+drop_last = true
+normalise = "none"
+augment = { pad = 2, flip = true }
+[optimizer]
+name = "sgd"
+momentum = 0.8
+nesterov = true
+weight_decay = 1e-3
+decay = "decoupled"
+clip_norm = 2
+accumulate = 4
+[[optimizer.group]]
+pattern = "*.bias"
+lr_scale = 2.0
+weight_decay = 0
+[[optimizer.group]]
+pattern = "head.*"
+[train]
+seed = 9_223_372_036_854_775_807
+label_smoothing = 0.1
+checkpoint_minutes = 0
+tta = 4
+precision = "bf16"
+[[phase]]
+lr = 1
+schedule = "step"
+epochs = 6
+every_epochs = 2
+gamma = 0.5
+[[phase]]
+lr = 0.1
+schedule = "sgdr"
+cycles = 3
+cycle_len = 2
+cycle_mult = 2
+warm_start = false
+"#;
+    let r = Recipe::parse(text, "a/b/all.toml").unwrap();
+    assert_eq!(r.name, "all");
+    assert_eq!(r.model, ModelRecipe { name: "resnet2".into(), published: true, dropout: Some(0.25) });
+    let augment = Augment { pad: 2, flip: true };
+    let normalise = Normalise::Named(NormaliseBy::None);
+    let dataset = "photos/my.hgd".to_string();
+    assert_eq!(r.data, DataRecipe { dataset, size: 64, batch: 7, drop_last: true, normalise, augment });
+    let decay = crate::optim::Decay::Decoupled(1e-3);
+    assert_eq!(r.optimizer.sgd(), crate::optim::SgdConfig { momentum: 0.8, nesterov: true, decay });
+    let rules = r.optimizer.rules();
+    assert_eq!((rules[0].pattern.as_str(), rules[0].lr_scale, rules[0].weight_decay), ("*.bias", 2.0, Some(0.0)));
+    assert_eq!((rules[1].pattern.as_str(), rules[1].lr_scale, rules[1].weight_decay), ("head.*", 1.0, None));
+    assert_eq!((r.optimizer.clip_norm, r.optimizer.accumulate), (Some(2.0), 4));
+    let (seed, precision) = (i64::MAX as u64, Precision::Bf16);
+    let train = TrainRecipe { seed, label_smoothing: 0.1, checkpoint_minutes: 0.0, tta: 4, precision };
+    assert_eq!(r.train, train);
+    let step = Schedule::Step { every_epochs: 2, gamma: 0.5 };
+    let sgdr = Schedule::Sgdr { cycle_len: 2, cycle_mult: 2, warm_start: false };
+    assert_eq!(r.phases[0], Phase { lr: 1.0, length: Length::Epochs(6), schedule: step });
+    assert_eq!(r.phases[1], Phase { lr: 0.1, length: Length::Cycles(3), schedule: sgdr });
+    assert_eq!(r.epochs(), 6 + 2 + 4 + 8);
+    assert_eq!(Recipe::parse(&r.to_toml().unwrap(), "all.toml").unwrap(), r);
+}
+
+#[test]
+fn set_changes_one_value_with_the_checks_of_a_file() {
+    let mut r = small();
+    for assignment in [
+        "optimizer.weight_decay=1e-4",
+        "optimizer.momentum = .75",
+        "phase.0.lr=0.05",
+        "data.dataset=some/where/else.hgd",
+        "model.dropout=0.5",
+        "data.normalise={ mean = [0.5, 0.5, 0.5], std = [1, 1, 1] }",
+        "data.normalise.mean=[0.25, 0.5, 0.5]",
+        "optimizer.clip_norm=1",
+        "optimizer.clip_norm=",
+        "train.precision=bf16",
+    ] {
+        r.set(assignment).unwrap_or_else(|e| panic!("{assignment}: {e}"));
+    }
+    assert_eq!((r.optimizer.weight_decay, r.optimizer.momentum, r.phases[0].lr), (1e-4, 0.75, 0.05));
+    assert_eq!((r.data.dataset.as_str(), r.model.dropout), ("some/where/else.hgd", Some(0.5)));
+    assert_eq!(r.data.normalise, Normalise::Given { mean: [0.25, 0.5, 0.5], std: [1.0; 3] });
+    assert_eq!((r.optimizer.clip_norm, r.train.precision), (None, Precision::Bf16));
+    r.set_by("--batch", "data.batch", "64").unwrap();
+    assert_eq!((r.data.batch, r.name.as_str()), (64, "small"));
+}
+
+#[test]
+fn a_wrong_set_names_flag_and_key_and_changes_nothing() {
+    let deep = format!("{}=1", ["a"; 50_000].join("."));
+    for (assignment, wanted) in [
+        ("optimizer.weight_decya=1", "--set: optimizer.weight_decya: unknown key"),
+        ("optimizer.weight_decya=1", "did you mean `weight_decay`?"),
+        ("optimiser.momentum=0", "--set: optimiser: unknown key"),
+        ("optimizer.momentum=2", "--set: optimizer.momentum: 2"),
+        ("phase.1.lr=2", "--set: phase.1.lr: phase has 1 entries"),
+        ("phase.lr=2", "--set: phase.lr: phase is a list: phase.0, phase.1, …"),
+        ("phase=2", "--set: phase: 2 (expected sections"),
+        ("phase.0.lr=", "--set: phase.0.lr: missing"),
+        ("title.x=1", "--set: title.x: title is a single value"),
+        ("data.batch", "--set: \"data.batch\" (expected key=value)"),
+        ("=3", "--set: : not a key"),
+        ("data..batch=3", "not a key"),
+        ("data.batch=3\n[x]", "--set: data.batch: \"3\\n[x]\""),
+        (deep.as_str(), "not a key"),
+    ] {
+        let mut r = small();
+        let error = r.set(assignment).unwrap_err();
+        assert_eq!((error.kind(), &r), (ErrorKind::Usage, &small()));
+        assert!(error.to_string().contains(wanted), "{error}\ndoes not contain\n{wanted}");
+    }
+    let error = small().set_by("--batch", "data.batch", "0").unwrap_err().to_string();
+    assert!(error.starts_with("--batch: data.batch: 0 (expected a whole number from 1"), "{error}");
+}
+
+#[test]
+fn a_number_of_epochs_cuts_or_stretches_the_phases() {
+    let lengths = |name: &str, epochs| {
+        let mut r = Recipe::builtin(name).unwrap();
+        r.set_epochs(epochs).unwrap();
+        assert_eq!(Recipe::parse(&r.to_toml().unwrap(), name).unwrap().phases, r.phases);
+        r.phases.iter().map(|p| (p.epochs(), p.length)).collect::<Vec<_>>()
+    };
+    let (epochs, cycles) = (Length::Epochs, Length::Cycles);
+    assert_eq!(lengths("cifar10-resnet-32ep", 41), [(2, epochs(2)), (7, cycles(3)), (32, cycles(8))]);
+    assert_eq!(lengths("cifar10-resnet-32ep", 10), [(2, epochs(2)), (7, cycles(3)), (1, cycles(1))]);
+    assert_eq!(lengths("cifar10-resnet-32ep", 9), [(2, epochs(2)), (7, cycles(3))]);
+    assert_eq!(lengths("cifar10-resnet-32ep", 1), [(1, epochs(1))]);
+    assert_eq!(lengths("cifar10-resnet", 5), [(5, epochs(5))]);
+    assert_eq!(lengths("quickstart", 2), [(2, cycles(1))]);
+    assert_eq!(Recipe::builtin("quickstart").unwrap().set_epochs(0).unwrap_err().kind(), ErrorKind::Usage);
+}
+
+#[test]
+fn the_curve_of_the_rate_runs_through_all_phases() {
+    let curve = Recipe::builtin("cifar10-resnet-7ep").unwrap().lr_curve(196);
+    assert_eq!(curve.len(), 9 * 196);
+    assert_eq!(curve[391], (391.0 / 196.0, 0.01)); // constant
+    assert_eq!(curve[392], (2.0, 0.0001)); // warm start
+    assert_eq!(curve[3 * 196], (3.0, 0.01)); // second cycle
+    let mut long = small();
+    long.set("phase.0.epochs=1000000").unwrap();
+    let curve = long.lr_curve(u64::MAX);
+    assert!(curve.len() < 5000 && curve.iter().all(|(x, lr)| x.is_finite() && *lr == 0.1));
+    assert_eq!(long.lr_curve(0).last().unwrap().0, 999_999.0);
+}
+
+#[test]
+fn load_knows_names_and_files() {
+    assert_eq!(Recipe::load("cifar10-resnet").unwrap().name, "cifar10-resnet");
+    let error = Recipe::load("cifar10-restnet").unwrap_err();
+    assert!(error.to_string().contains("did you mean `cifar10-resnet`?"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    assert_eq!(Recipe::load("no/such.toml").unwrap_err().kind(), ErrorKind::Io);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.toml");
+    let load = |content: &[u8]| {
+        std::fs::write(&path, content).unwrap();
+        Recipe::load(path.to_str().unwrap())
+    };
+    assert_eq!(load(SMALL.as_bytes()).unwrap().name, "mine");
+    assert_eq!(load(b"\xff\xfe").unwrap_err().kind(), ErrorKind::Usage);
+    assert!(load(&vec![b'#'; 2 << 20]).unwrap_err().to_string().contains("longer than 1 MiB"));
+    assert_eq!(Recipe::load(folder.path().to_str().unwrap()).unwrap_err().kind(), ErrorKind::Io);
+}
+
+#[test]
+fn the_documented_example_is_a_recipe() {
+    let docs = include_str!("../../docs/recipes.md");
+    let example = docs.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let r = Recipe::parse(example, "docs.toml").unwrap();
+    assert_eq!((r.phases[0].epochs(), r.phases[1].epochs()), (2, 7));
+    for recipe in Recipe::builtins() {
+        let name = recipe.unwrap().name;
+        let documented =
+            ["-7ep", "-32ep", "-fixed"].iter().any(|end| name.ends_with(end)) || !name.starts_with("cifar10");
+        assert!(documented || docs.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
+fn precision_reads_its_names() {
+    for (name, precision) in Precision::ALL {
+        assert_eq!((name.parse::<Precision>().unwrap(), precision.to_string()), (precision, name.to_string()));
+    }
+    assert_eq!("f64".parse::<Precision>().unwrap_err().kind(), ErrorKind::Usage);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Any damage to a recipe's text is an error of the user's or a recipe that can be written and read again.
+    #[test]
+    fn damaged_texts_are_errors_or_recipes(at in 0usize..600, junk in "[ -~\n]{0,6}|[0-9.e+-]{1,12}|.{0,3}", cut in 0usize..5) {
+        let mut text: Vec<char> = Recipe::builtin("cifar10-resnet2-7ep").unwrap().to_toml().unwrap().chars().collect();
+        let at = at.min(text.len());
+        let end = (at + cut).min(text.len());
+        text.splice(at..end, junk.chars());
+        match Recipe::parse(&text.into_iter().collect::<String>(), "damaged.toml") {
+            Ok(recipe) => prop_assert_eq!(Recipe::parse(&recipe.to_toml().unwrap(), "damaged.toml").unwrap(), recipe),
+            Err(e) => prop_assert_eq!(e.kind(), ErrorKind::Usage),
+        }
+    }
+
+    #[test]
+    fn any_set_is_an_error_or_a_recipe(key in "(phase|optimizer|data|model|train|group|0|lr|[a-z.]{0,6}|\\.){1,5}", value in ".{0,12}") {
+        let mut recipe = small();
+        if recipe.set(&format!("{key}={value}")).is_err() {
+            prop_assert_eq!(recipe, small());
+        }
+    }
+}
