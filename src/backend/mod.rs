@@ -1,1 +1,3 @@
-//! backend
+//! Where plans run: what operations share on a device.
+
+pub mod cpu;
