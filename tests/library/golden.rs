@@ -1,1 +1,240 @@
+//! What PyTorch computes (tests/fixtures): logits, losses and gradients of whole models, and of single ops.
 
+use handgrad::backend::{Cpu, Host, Real, Reference};
+use handgrad::engine::Engine;
+use handgrad::graph::{Graph, Shape};
+use handgrad::models::{self, ModelOptions};
+use handgrad::ops::{Activation, Conv2d, Flatten, Linear, MaxPool, Window};
+use handgrad::optim::{Decay, Optimizer, ParamEntry, ParamTable, Sgd, SgdConfig};
+use handgrad::rng::fnv1a;
+use ndarray::{Array2, Array4};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+const FILE: &[u8] = include_bytes!("../fixtures/golden.safetensors");
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The hash that the generating script and this test share: SplitMix64's finaliser.
+pub fn hash(name: &str, i: usize) -> u64 {
+    let z = fnv1a(name.as_bytes()).wrapping_add((i as u64).wrapping_mul(GOLDEN));
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+pub fn uniform(name: &str, len: usize, scale: f64) -> Vec<f64> {
+    (0..len).map(|i| ((hash(name, i) >> 11) as f64 * 2f64.powi(-53) * 2.0 - 1.0) * scale).collect()
+}
+
+pub struct Fixtures {
+    tensors: SafeTensors<'static>,
+    pub golden: Value,
+}
+
+impl Fixtures {
+    pub fn load() -> Self {
+        let (_, metadata) = SafeTensors::read_metadata(FILE).unwrap();
+        let golden = &metadata.metadata().as_ref().unwrap()["golden"];
+        Fixtures { tensors: SafeTensors::deserialize(FILE).unwrap(), golden: serde_json::from_str(golden).unwrap() }
+    }
+
+    pub fn get(&self, name: &str) -> Vec<f64> {
+        let tensor = self.tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        tensor.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+}
+
+/// `|a − b| ≤ tolerance · scale` for every pair.
+pub fn assert_close(what: &str, ours: &[f64], theirs: &[f64], scale: f64, tolerance: f64) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        // Written so that a NaN fails.
+        assert!((a - b).abs() <= tolerance * scale, "{what}[{i}]: {a}, PyTorch has {b} (scale {scale:e})");
+    }
+}
+
+fn norm(values: &[f64]) -> f64 {
+    values.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |m: f64, v| m.max(v.abs()))
+}
+
+fn projections(name: &str, values: &[f64]) -> Vec<f64> {
+    let name = format!("sign.{name}");
+    let sign = |i: usize, k: usize| if hash(&name, i) >> k & 1 == 1 { 1.0 } else { -1.0 };
+    (0..4).map(|k| values.iter().enumerate().map(|(i, v)| sign(i, k) * v).sum()).collect()
+}
+
+fn build(model: &str) -> Graph {
+    match model {
+        "flatten-probe" => {
+            let mut g = Graph::new(Shape::new(7, 9, 3));
+            let x = g.node("conv", Conv2d::square(4, 3, 1, 0), &[g.images()]).unwrap();
+            let x = g.node("relu", Activation::Relu, &[x]).unwrap();
+            let x = g.node("pool", MaxPool { window: Window::square(2, 2, 0), ceil: false }, &[x]).unwrap();
+            let x = g.node("flatten", Flatten, &[x]).unwrap();
+            g.node("out", Linear::new(10), &[x]).unwrap();
+            g
+        }
+        "resnet-fixed" => {
+            let options = ModelOptions { published: false, norm_eps: Some(0.0), ..Default::default() };
+            models::build("resnet", &options).unwrap()
+        }
+        name => models::build(name, &ModelOptions::default()).unwrap(),
+    }
+}
+
+/// PyTorch's NCHW order to NHWC.
+fn nhwc<E: Real>(values: &[f64], (n, c, h, w): (usize, usize, usize, usize)) -> Array4<E> {
+    Array4::from_shape_fn((n, h, w, c), |(b, i, j, k)| E::of(values[((b * c + k) * h + i) * w + j]))
+}
+
+fn sizes(value: &Value) -> Vec<usize> {
+    value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect()
+}
+
+fn wide<E: Real>(values: &[E]) -> Vec<f64> {
+    values.iter().map(|v| v.wide()).collect()
+}
+
+fn train_as_pytorch<B: Host>(run: &str, tolerance: f64) {
+    let fixtures = Fixtures::load();
+    let settings = &fixtures.golden["runs"][run];
+    let number = |key: &str| settings[key].as_f64().unwrap();
+    let key = settings["key"].as_str().unwrap();
+    let image = sizes(&settings["image"]);
+    let n = fixtures.golden["batch"].as_u64().unwrap() as usize;
+
+    let graph = build(settings["model"].as_str().unwrap());
+    assert_eq!(graph.summary().total_params as u64, settings["parameters"].as_u64().unwrap(), "{run}");
+    let mut engine = Engine::<B>::new(&graph, n, 0).unwrap();
+    let names: Vec<String> = settings["names"].as_object().unwrap().keys().cloned().collect();
+    let mut ours: Vec<String> = engine.params().table().iter().map(|info| info.name.clone()).collect();
+    ours.sort();
+    assert_eq!(ours, names, "{run}: parameter names");
+    for name in &names {
+        let shape = sizes(&settings["names"][name]);
+        let info = engine.params().table().iter().find(|info| info.name == *name).unwrap();
+        assert_eq!(info.layout.torch_shape(), shape, "{run} {name}");
+        let len = shape.iter().product();
+        let full = format!("{key}/{name}");
+        let values: Vec<f64> = match name.rsplit('.').next().unwrap() {
+            "weight" => uniform(&full, len, (3.0 / shape[1..].iter().product::<usize>() as f64).sqrt()),
+            "m" => uniform(&full, len, 0.2).iter().map(|v| 1.0 + v).collect(),
+            _ => uniform(&full, len, 0.1),
+        };
+        let values: Vec<B::Elem> = values.iter().map(|&v| B::Elem::of(v)).collect();
+        engine.params_mut().set_from_torch(name, &values).unwrap();
+    }
+
+    let images = |name: &str| {
+        let len = n * image.iter().product::<usize>();
+        nhwc::<B::Elem>(&uniform(name, len, 1.5), (n, image[0], image[1], image[2]))
+    };
+    let smoothing = number("label_smoothing");
+    let targets = |name: &str| {
+        Array2::from_shape_fn((n, 10), |(i, class)| {
+            let hit = if hash(name, i) % 10 == class as u64 { 1.0 - smoothing } else { 0.0 };
+            B::Elem::of(hit + smoothing / 10.0)
+        })
+    };
+    let table: Vec<_> = engine.params().table().to_vec();
+    let entries =
+        table.iter().map(|info| ParamEntry { name: &info.name, offset: info.offset, len: info.len, used: info.used });
+    let table = ParamTable::new(entries, engine.params().values().len(), &[]).unwrap();
+    let config = SgdConfig {
+        momentum: number("momentum"),
+        nesterov: settings["nesterov"].as_bool().unwrap(),
+        decay: Decay::Coupled(number("weight_decay")),
+    };
+    let mut sgd = Sgd::new(config, table).unwrap();
+    let idle: Vec<&str> =
+        settings["without_gradient"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
+    let mut losses = Vec::new();
+    for step in 0..10 {
+        let targets = targets(&format!("labels.step{step}"));
+        let outcome = engine.train_step(images(&format!("images.step{step}")).view(), targets.view()).unwrap();
+        losses.push(outcome.loss);
+        if step == 0 {
+            let scores: Vec<f64> = engine.train_scores(n).iter().map(|v| v.wide()).collect();
+            let theirs = fixtures.get(&format!("{run}/logits"));
+            assert_close(&format!("{run} logits"), &scores, &theirs, largest(&theirs), tolerance);
+            for name in names.iter().filter(|name| !idle.contains(&name.as_str())) {
+                let grad = wide(&engine.params().grad_to_torch(name).unwrap());
+                let at = |what: &str| fixtures.get(&format!("{run}/grad/{name}/{what}"));
+                let scale = at("norm")[0];
+                assert!(scale > 0.0, "{run}: {name} has no gradient");
+                let what = format!("{run} gradient of {name}");
+                assert_close(&what, &[norm(&grad)], &at("norm"), scale, tolerance);
+                let pick = format!("pick.{key}/{name}");
+                let picked: Vec<f64> = (0..32).map(|j| grad[(hash(&pick, j) % grad.len() as u64) as usize]).collect();
+                assert_close(&what, &picked, &at("entries"), scale, tolerance);
+                let full = format!("{key}/{name}");
+                // A projection sums numel signed entries: its rounding error grows with the square root of that.
+                let spread = scale * (grad.len() as f64).sqrt();
+                assert_close(&what, &projections(&full, &grad), &at("projections"), spread, tolerance);
+            }
+        }
+        let lr = number("lr");
+        let (values, grads, _) = engine.params_mut().split_mut();
+        sgd.step(values, grads, lr).unwrap();
+    }
+    let theirs = fixtures.get(&format!("{run}/losses"));
+    assert_close(&format!("{run} losses"), &losses, &theirs, largest(&theirs), tolerance);
+    for name in &names {
+        let value = wide(&engine.params().to_torch(name).unwrap());
+        let at = |what: &str| fixtures.get(&format!("{run}/final/{name}/{what}"));
+        let full = format!("{key}/{name}");
+        let what = format!("{run}: {name} after ten steps");
+        assert_close(&what, &[norm(&value)], &at("norm"), at("norm")[0], tolerance);
+        let spread = at("norm")[0] * (value.len() as f64).sqrt();
+        assert_close(&what, &projections(&full, &value), &at("projections"), spread, tolerance);
+    }
+    let targets = targets("labels.step0");
+    engine.evaluate(images("images.eval").view(), targets.view()).unwrap();
+    let scores: Vec<f64> = engine.eval_scores(n).iter().map(|v| v.wide()).collect();
+    let theirs = fixtures.get(&format!("{run}/logits_eval"));
+    assert_close(&format!("{run} evaluation"), &scores, &theirs, largest(&theirs), tolerance);
+}
+
+macro_rules! runs {
+    ($($test:ident: $run:literal,)*) => {
+        /// Ten steps as PyTorch makes them: f64 to 1e-9, f32 to 1e-4.
+        mod runs {
+            $(#[test]
+            fn $test() {
+                super::train_as_pytorch::<super::Reference>($run, 1e-9);
+                super::train_as_pytorch::<super::Cpu>($run, 1e-4);
+            })*
+        }
+
+        #[test]
+        fn every_run_of_the_fixtures_is_tested() {
+            let fixtures = Fixtures::load();
+            let mut tested = vec![$($run),*];
+            tested.sort_unstable();
+            let runs: Vec<&str> = fixtures.golden["runs"].as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(tested, runs);
+        }
+    };
+}
+
+runs! {
+    simplenet: "simplenet",
+    convnet: "convnet",
+    convnet2: "convnet2",
+    convnet2_smooth: "convnet2-smooth",
+    convbnnet: "convbnnet",
+    convbnnet2: "convbnnet2",
+    resnet: "resnet",
+    resnet_fixed: "resnet-fixed",
+    resnet2: "resnet2",
+    flatten_probe: "flatten-probe",
+}
+
+#[test]
+fn the_hash_is_the_scripts() {
+    assert_eq!(uniform("hash", 8, 1.0), Fixtures::load().get("hash"));
+}

@@ -1,4 +1,4 @@
-use ndarray::{ArrayView4, ArrayViewMut4};
+use ndarray::s;
 
 use super::Conv2d;
 use crate::backend::Reference;
@@ -6,26 +6,23 @@ use crate::graph::Shape;
 use crate::ops::{Backward, Forward, Grad, Kernel};
 
 impl Conv2d {
-    /// Calls `visit(index of x, index of y, index of w)` for every product of the sum.
-    fn for_each_product(
+    /// Calls `visit(index of x, [n, oh, ow], output channels, first weight)` for every pixel of x under every window:
+    /// the weights of the output channels that read it lie side by side.
+    fn for_each_row(
         &self,
-        x: (usize, Shape),
-        output: (usize, usize),
-        mut visit: impl FnMut([usize; 4], [usize; 4], usize),
+        (images, input): (usize, Shape),
+        (rows, columns): (usize, usize),
+        mut visit: impl FnMut([usize; 4], [usize; 3], std::ops::Range<usize>, usize),
     ) {
-        let (images, input) = x;
-        let cin = input.c / self.groups;
-        let cout = self.channels / self.groups;
+        let (cin, cout) = (input.c / self.groups, self.channels / self.groups);
         for n in 0..images {
-            for oh in 0..output.0 {
-                for ow in 0..output.1 {
-                    for (tap, i, j) in self.window.cells(oh, ow, input) {
-                        for q in 0..self.channels {
-                            for channel in 0..cin {
-                                let weight = (tap * cin + channel) * self.channels + q;
-                                visit([n, i, j, q / cout * cin + channel], [n, oh, ow, q], weight);
-                            }
-                        }
+            for (oh, ow) in (0..rows).flat_map(|oh| (0..columns).map(move |ow| (oh, ow))) {
+                for (tap, i, j) in self.window.cells(oh, ow, input) {
+                    for channel in 0..input.c {
+                        let (group, channel_of_group) = (channel / cin, channel % cin);
+                        let outputs = group * cout..(group + 1) * cout;
+                        let weight = (tap * cin + channel_of_group) * self.channels + outputs.start;
+                        visit([n, i, j, channel], [n, oh, ow], outputs, weight);
                     }
                 }
             }
@@ -36,26 +33,30 @@ impl Conv2d {
 impl Kernel<Reference> for Conv2d {
     fn forward(&self, mut io: Forward<'_, f64>) {
         let (x, w, y) = (&io.x[0], io.params[0], &mut io.y);
-        let (images, oh, ow, _) = y.dim();
         for ((_, _, _, q), y) in y.indexed_iter_mut() {
             *y = if self.bias { io.params[1][q] } else { 0.0 };
         }
+        let (images, oh, ow, _) = y.dim();
         let input = Shape::new(x.dim().1, x.dim().2, x.dim().3);
-        self.for_each_product((images, input), (oh, ow), |at_x, at_y, k| y[at_y] += w[k] * x[at_x]);
+        self.for_each_row((images, input), (oh, ow), |at, [n, oh, ow], outputs, weight| {
+            let y = y.slice_mut(s![n, oh, ow, outputs]);
+            y.into_iter().zip(&w[weight..]).for_each(|(y, w)| *y += w * x[at]);
+        });
     }
 
     fn backward(&self, mut io: Backward<'_, f64>) {
-        let (x, dy): (&ArrayView4<f64>, &ArrayViewMut4<f64>) = (&io.x[0], &io.dy);
+        let (x, dy, w) = (&io.x[0], &io.dy, io.params[0]);
         let (images, oh, ow, _) = dy.dim();
-        let input = Shape::new(x.dim().1, x.dim().2, x.dim().3);
-        let pass = (images, input);
+        let pass = (images, Shape::new(x.dim().1, x.dim().2, x.dim().3));
 
-        let w = io.params[0];
         let dw = &mut io.dparams[0];
         if !dw.add {
             dw.values.fill(0.0);
         }
-        self.for_each_product(pass, (oh, ow), |at_x, at_y, k| dw.values[k] += x[at_x] * dy[at_y]);
+        self.for_each_row(pass, (oh, ow), |at, [n, oh, ow], outputs, weight| {
+            let dy = dy.slice(s![n, oh, ow, outputs]);
+            dy.iter().zip(&mut dw.values[weight..]).for_each(|(dy, dw)| *dw += x[at] * dy);
+        });
 
         if self.bias {
             let db = &mut io.dparams[1];
@@ -65,14 +66,18 @@ impl Kernel<Reference> for Conv2d {
             dy.indexed_iter().for_each(|((_, _, _, q), dy)| db.values[q] += dy);
         }
 
-        match &mut io.dx[0] {
-            Grad::Skip => {}
+        let dx = match &mut io.dx[0] {
+            Grad::Skip => return,
             Grad::InPlace(_) => unreachable!("a convolution never works in place"),
             Grad::Write(dx) => {
                 dx.fill(0.0);
-                self.for_each_product(pass, (oh, ow), |at_x, at_y, k| dx[at_x] += w[k] * dy[at_y]);
+                dx
             }
-            Grad::Add(dx) => self.for_each_product(pass, (oh, ow), |at_x, at_y, k| dx[at_x] += w[k] * dy[at_y]),
-        }
+            Grad::Add(dx) => dx,
+        };
+        self.for_each_row(pass, (oh, ow), |at, [n, oh, ow], outputs, weight| {
+            let dy = dy.slice(s![n, oh, ow, outputs]);
+            dx[at] += dy.iter().zip(&w[weight..]).map(|(dy, w)| dy * w).sum::<f64>();
+        });
     }
 }

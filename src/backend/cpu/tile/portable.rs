@@ -1,0 +1,97 @@
+//! The tile on any machine: four floats in an array, which compilers turn into one SSE2 or NEON register.
+
+use super::{Tile, Vector, compute};
+
+#[derive(Clone, Copy)]
+#[repr(align(16))]
+struct Four([f32; 4]);
+
+/// Whether the target's baseline has fused multiply-add (aarch64 has); a call of libm's `fma` would be far slower.
+const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+
+// SAFETY: plain arithmetic on arrays; memory is touched for the promised lanes only.
+unsafe impl Vector for Four {
+    const LANES: usize = 4;
+    type Mask = usize;
+
+    #[inline(always)]
+    unsafe fn mask(lanes: usize) -> usize {
+        lanes
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Four([value; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller has four floats there.
+        Four(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_masked(from: *const f32, mask: usize) -> Self {
+        if mask == 4 {
+            // SAFETY: all four lanes exist.
+            return unsafe { Self::load(from) };
+        }
+        // SAFETY: only lanes that exist are read.
+        Four(std::array::from_fn(|i| if i < mask { unsafe { *from.add(i) } } else { 0.0 }))
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller owns four floats there.
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_masked(self, to: *mut f32, mask: usize) {
+        for (i, value) in self.0.into_iter().enumerate().take(mask) {
+            // SAFETY: only lanes that exist are written.
+            unsafe { *to.add(i) = value }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Four(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(self, factor: Self, sum: Self) -> Self {
+        Four(std::array::from_fn(|i| {
+            if FUSED { self.0[i].mul_add(factor.0[i], sum.0[i]) } else { self.0[i] * factor.0[i] + sum.0[i] }
+        }))
+    }
+
+    #[inline(always)]
+    unsafe fn relu(self) -> Self {
+        Four(self.0.map(|x| if x < 0.0 { 0.0 } else { x }))
+    }
+
+    #[inline(always)]
+    unsafe fn leaky_relu(self, slope: Self) -> Self {
+        Four(std::array::from_fn(|i| if self.0[i] < 0.0 { slope.0[i] * self.0[i] } else { self.0[i] }))
+    }
+}
+
+/// # Safety
+/// As [`super::run`].
+pub(super) unsafe fn run(vectors: usize, tile: &Tile) {
+    // SAFETY: the caller's promise; each arm has at least `tile.rows` rows.
+    unsafe {
+        match (vectors, tile.rows) {
+            (1, 5..) => compute::<Four, 8, 1>(tile),
+            (1, 2..) => compute::<Four, 4, 1>(tile),
+            (1, _) => compute::<Four, 1, 1>(tile),
+            (2, 4..) => compute::<Four, 6, 2>(tile),
+            (2, 2..) => compute::<Four, 3, 2>(tile),
+            (2, _) => compute::<Four, 1, 2>(tile),
+            (_, 3..) => compute::<Four, 4, 3>(tile),
+            (_, 2) => compute::<Four, 2, 3>(tile),
+            (_, _) => compute::<Four, 1, 3>(tile),
+        }
+    }
+}
