@@ -8,6 +8,7 @@ pub mod backend;
 #[cfg(feature = "train")]
 pub mod data;
 mod error;
+pub mod io;
 #[cfg(feature = "train")]
 pub mod optim;
 pub mod rng;

@@ -1,0 +1,4 @@
+//! Files in and out.
+
+#[cfg(feature = "train")]
+pub mod atomic;
