@@ -1,2 +1,28 @@
-//! data
+//! Images on disk and on their way into training.
+//!
+//! A dataset is one `.hgd` file ([`Dataset`], written by [`DatasetWriter`]): decoded RGB bytes, mapped into memory.
+//! A [`Loader`] draws its samples in a keyed random order, augments and normalises them, and hands out [`Batch`]es
+//! that background threads prepare.
+
+mod augment;
+mod batch;
+mod dataset;
+#[cfg(test)]
+mod dataset_tests;
+mod format;
+#[cfg(test)]
+mod hostile;
+mod loader;
+#[cfg(test)]
+mod loader_tests;
+mod order;
 pub mod synth;
+mod writer;
+
+pub use augment::{Augment, Normalise};
+pub use batch::Batch;
+pub use dataset::{Dataset, Sample};
+pub use format::{MAX_CLASSES, MAX_SIDE, Split};
+pub use loader::{Epoch, Loader, LoaderConfig};
+pub use order::Shuffle;
+pub use writer::{DEFAULT_PAGE, DatasetWriter};

@@ -86,6 +86,18 @@ impl AtomicFile {
     }
 }
 
+/// Gives a finished file its final name (in the same folder) and makes both durable: for files that grow over
+/// several runs, such as downloads.
+///
+/// # Errors
+/// [`ErrorKind::Io`] from syncing or renaming.
+pub fn rename_durably(from: &Path, to: &Path) -> Result<()> {
+    let io = |e| Error::io(to, &e);
+    File::open(from).and_then(|file| file.sync_all()).map_err(|e| Error::io(from, &e))?;
+    std::fs::rename(from, to).map_err(io)?;
+    sync_folder(folder_of(to)).map_err(io)
+}
+
 /// The folder that holds `path`: `.` for a bare name.
 pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {

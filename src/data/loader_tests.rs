@@ -1,0 +1,198 @@
+//! Determinism, resume, recycling, errors, early ends.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::ErrorKind;
+use crate::rng::Key;
+
+/// `n` training images of 8×8 (image `i` holds the byte `i`), a fifth as many for validation.
+fn dataset(n: u32) -> (tempfile::TempDir, Arc<Dataset>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.hgd");
+    let classes: Vec<String> = (0..5).map(|i| i.to_string()).collect();
+    let mut writer = DatasetWriter::with_page_size(&path, &classes, 4096).unwrap();
+    for i in 0..n {
+        let pixels: Vec<u8> = (0..8 * 8 * 3).map(|p| (i + p) as u8).collect();
+        writer.push(Split::Train, i % 5, 8, 8, &pixels).unwrap();
+        if i % 5 == 0 {
+            writer.push(Split::Valid, i % 5, 8, 8, &pixels).unwrap();
+        }
+    }
+    writer.finish().unwrap();
+    let dataset = Arc::new(Dataset::open(&path).unwrap());
+    (folder, dataset)
+}
+
+type Content = (Vec<u32>, Vec<u32>, Vec<f32>, Vec<f32>);
+
+fn read(loader: &Loader, epoch: u64, first: usize) -> Vec<Content> {
+    let content = |batch: crate::Result<Batch>| {
+        let b = batch.unwrap();
+        (b.samples().to_vec(), b.labels().to_vec(), b.images_slice().to_vec(), b.targets_slice().to_vec())
+    };
+    loader.epoch(epoch, first).unwrap().map(content).collect()
+}
+
+fn config(dataset: &Dataset) -> LoaderConfig {
+    LoaderConfig { augment: Augment::CIFAR, key: Key::new(11), ..LoaderConfig::train(dataset, 16) }
+}
+
+#[test]
+fn content_depends_on_no_thread_count_and_no_history() {
+    let (_folder, dataset) = dataset(203);
+    for shuffle in [Shuffle::No, Shuffle::Full, Shuffle::Pages { window: 2 }] {
+        let config = |threads, prefetch| LoaderConfig { threads, prefetch, shuffle, ..config(&dataset) };
+        let one = Loader::new(Arc::clone(&dataset), config(1, 1)).unwrap();
+        let many = Loader::new(Arc::clone(&dataset), config(7, 5)).unwrap();
+        let (first, second) = (read(&one, 3, 0), read(&one, 4, 0));
+        assert_eq!(first, read(&many, 3, 0));
+        assert_eq!(second[9..], read(&many, 4, 9));
+        assert_eq!(first, read(&one, 3, 0));
+        assert_eq!(first.len(), 13);
+        assert_ne!(first[0].2, second[0].2);
+        // Every sample once.
+        let mut seen: Vec<u32> = first.iter().flat_map(|c| c.0.clone()).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, dataset.split(Split::Train));
+    }
+}
+
+#[test]
+fn seed_run_and_epoch_change_the_order() {
+    let (_folder, dataset) = dataset(203);
+    let order = |seed, run, epoch| {
+        let config = LoaderConfig { key: Key::new(seed), run, ..config(&dataset) };
+        let loader = Loader::new(Arc::clone(&dataset), config).unwrap();
+        read(&loader, epoch, 0).into_iter().flat_map(|c| c.0).collect::<Vec<u32>>()
+    };
+    let base = order(1, 0, 0);
+    assert_eq!(base, order(1, 0, 0));
+    assert!([order(2, 0, 0), order(1, 1, 0), order(1, 0, 1)].iter().all(|other| *other != base));
+}
+
+#[test]
+fn windows_of_pages_stay_together() {
+    let (_folder, dataset) = dataset(400);
+    let shuffle = Shuffle::Pages { window: 3 };
+    let loader = Loader::new(Arc::clone(&dataset), LoaderConfig { shuffle, ..config(&dataset) }).unwrap();
+    let order: Vec<u32> = read(&loader, 0, 0).into_iter().flat_map(|c| c.0).collect();
+    // 21 images of 192 bytes to a page of 4096: three pages are at most 63 of them.
+    let page = |i: &u32| dataset.page_of(*i as usize).unwrap();
+    let mut first: Vec<u64> = order[..30].iter().map(page).collect();
+    first.sort_unstable();
+    first.dedup();
+    assert_eq!(first.len(), 3, "{first:?}");
+}
+
+#[test]
+fn images_are_normalised_and_targets_smoothed() {
+    let (_folder, dataset) = dataset(20);
+    let normalise = Normalise { mean: [0.5; 3], std: [0.25; 3] };
+    let config = LoaderConfig { normalise, label_smoothing: 0.1, ..LoaderConfig::valid(&dataset, 3) };
+    let loader = Loader::new(Arc::clone(&dataset), config).unwrap();
+    assert_eq!((loader.steps_per_epoch(), loader.images_per_epoch()), (2, 4));
+    let batches = read(&loader, 0, 0);
+    assert_eq!(batches[1].0.len(), 1);
+    for (samples, labels, images, targets) in batches {
+        for (j, &i) in samples.iter().enumerate() {
+            let sample = dataset.sample(i as usize).unwrap();
+            for (value, &p) in images[j * 192..].iter().zip(sample.pixels) {
+                assert!((value - (f32::from(p) / 255.0 - 0.5) / 0.25).abs() < 1e-5);
+            }
+            let row = &targets[j * 5..(j + 1) * 5];
+            assert_eq!(labels[j], sample.label);
+            for (class, target) in row.iter().enumerate() {
+                let expected = if class == sample.label as usize { 0.92 } else { 0.02 };
+                assert!((target - expected).abs() < 1e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_partial_batch_is_kept_or_dropped() {
+    let (_folder, dataset) = dataset(50);
+    let loader = |batch, drop_last| {
+        Loader::new(Arc::clone(&dataset), LoaderConfig { batch, drop_last, ..config(&dataset) }).unwrap()
+    };
+    assert_eq!((loader(16, false).steps_per_epoch(), loader(16, false).images_per_epoch()), (4, 50));
+    assert_eq!((loader(16, true).steps_per_epoch(), loader(16, true).images_per_epoch()), (3, 48));
+    assert_eq!(read(&loader(16, true), 0, 0).iter().map(|c| c.0.len()).sum::<usize>(), 48);
+    // A batch beyond the split is the split, and costs no more memory than that.
+    assert_eq!(read(&loader(usize::MAX, true), 0, 0)[0].0.len(), 50);
+}
+
+#[test]
+fn memory_is_recycled() {
+    let (_folder, dataset) = dataset(400);
+    let loader = Loader::new(Arc::clone(&dataset), LoaderConfig { threads: 3, ..config(&dataset) }).unwrap();
+    let mut places = std::collections::HashSet::new();
+    for epoch in 0..5 {
+        for batch in loader.epoch(epoch, 0).unwrap() {
+            places.insert(batch.unwrap().images_slice().as_ptr());
+        }
+    }
+    assert!(places.len() <= loader.config().prefetch + 1, "{} buffers for 125 batches", places.len());
+}
+
+#[test]
+fn early_ends_and_hoarding_never_hang() {
+    let (_folder, dataset) = dataset(400);
+    for i in 0..100 {
+        let config = LoaderConfig { threads: 1 + i % 4, prefetch: 1 + i % 3, ..config(&dataset) };
+        let loader = Loader::new(Arc::clone(&dataset), config).unwrap();
+        let mut epoch = loader.epoch(0, 0).unwrap();
+        for _ in 0..i % 7 {
+            epoch.next().unwrap().unwrap();
+        }
+        drop(epoch);
+        // The whole epoch held at once; and a batch may outlive its loader.
+        let all: Vec<Batch> = loader.epoch(1, 0).unwrap().map(Result::unwrap).collect();
+        drop(loader);
+        assert_eq!(all.iter().map(Batch::len).sum::<usize>(), 400);
+    }
+}
+
+#[test]
+fn a_damaged_page_ends_the_epoch_with_its_error() {
+    let (folder, dataset) = dataset(400);
+    let mut bytes = std::fs::read(folder.path().join("a.hgd")).unwrap();
+    bytes[4096 + 5 * 4096 + 100] ^= 1; // behind the header, in page 5
+    drop(dataset);
+    let dataset = Arc::new(Dataset::from_bytes(bytes).unwrap());
+    let loader = Loader::new(Arc::clone(&dataset), LoaderConfig { threads: 3, ..config(&dataset) }).unwrap();
+    let mut epoch = loader.epoch(0, 0).unwrap();
+    let error = epoch.by_ref().find_map(Result::err).expect("page 5 is damaged");
+    assert_eq!(error.kind(), ErrorKind::Format);
+    assert!(error.to_string().contains("page 5"), "{error}");
+    assert!(epoch.next().is_none());
+    assert!(dataset.verify().is_err());
+}
+
+#[test]
+fn wrong_configurations_are_named() {
+    let (_folder, dataset) = dataset(20);
+    let base = config(&dataset);
+    let kind = |config: LoaderConfig| Loader::new(Arc::clone(&dataset), config).unwrap_err();
+    let normalise = Normalise { mean: [0.0; 3], std: [0.0; 3] };
+    let usage = [
+        LoaderConfig { batch: 0, ..base.clone() },
+        LoaderConfig { threads: 0, ..base.clone() },
+        LoaderConfig { threads: usize::MAX, ..base.clone() },
+        LoaderConfig { prefetch: 0, ..base.clone() },
+        LoaderConfig { label_smoothing: f32::NAN, ..base.clone() },
+        LoaderConfig { normalise, ..base.clone() },
+        LoaderConfig { augment: Augment { pad: 9, flip: false }, ..base.clone() },
+        LoaderConfig { shuffle: Shuffle::Pages { window: 0 }, ..base.clone() },
+    ];
+    for config in usage {
+        assert_eq!(kind(config).kind(), ErrorKind::Usage);
+    }
+    let error = kind(LoaderConfig { size: (8, 9), ..base.clone() });
+    assert_eq!(error.kind(), ErrorKind::Shape);
+    assert!(error.to_string().contains("--size 8x9") && error.to_string().contains("sample 0"), "{error}");
+    let loader = Loader::new(Arc::clone(&dataset), base).unwrap();
+    assert_eq!(loader.epoch(0, 3).unwrap_err().kind(), ErrorKind::Usage);
+    assert!(loader.epoch(0, 2).unwrap().next().is_none());
+}
