@@ -71,8 +71,8 @@ pub(super) fn pack_rows(from: &[f32], stride: usize, rows: usize, columns: usize
 
 /// As [`pack_rows`], of the transposed matrix: `columns` rows of `rows` weights lie `stride` apart.
 pub(super) fn pack_transposed(from: &[f32], stride: usize, rows: usize, columns: usize, to: &mut [f32], width: usize) {
-    /// Rows written at a time: a cache line of each column read.
-    const STRIP: usize = 16;
+    /// Rows written at a time: four cache lines of each column read, while the rows stay in the first-level cache.
+    const STRIP: usize = 64;
     for (strip, to) in to[..rows * width].chunks_mut(STRIP * width).enumerate() {
         let strip_rows = to.len() / width;
         for column in 0..columns {
