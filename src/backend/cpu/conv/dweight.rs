@@ -83,7 +83,7 @@ impl WeightGradient {
             source,
             in_group: g.in_c / g.groups,
             out_group,
-            columns: Columns::new(out_group, tile::lanes(level)),
+            columns: Columns::new(out_group, level),
             units: Units::new(UNIT_PIXELS, WINDOW_LIMIT, (g.out_h, g.out_w), columns.len * g.in_c, |rows| {
                 span_y(&g, 0..rows).len
             }),

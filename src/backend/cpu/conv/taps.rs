@@ -26,7 +26,7 @@ const POSITION_IMAGES: usize = 16;
 
 /// The smallest batch and the largest grid for such tiles.
 const POSITION_BATCH: usize = 8;
-const POSITION_PIXELS: usize = 64;
+const POSITION_PIXELS: usize = 256;
 
 /// k per pass over a panel of weights; 1024·48 floats leave room for the window in the second-level cache.
 const PANEL_ROWS: usize = 1024;
@@ -131,7 +131,7 @@ impl TapConvolution {
             destination_c: destination.c,
             source_group: source.c / g.groups,
             destination_group,
-            columns: Columns::new(destination_group, tile::lanes(level)),
+            columns: Columns::new(destination_group, level),
             units: Units::new(UNIT_PIXELS, WINDOW_LIMIT, (y.grid(), x.grid()), columns.len * source.c, |rows| {
                 y.span(0..rows).len
             }),

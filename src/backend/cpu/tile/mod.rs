@@ -23,8 +23,11 @@ use super::simd::Level;
 /// The most rows of any tile.
 pub(super) const MAX_ROWS: usize = 8;
 
-/// The most vectors of columns of any tile.
-pub(super) const MAX_VECTORS: usize = 3;
+/// The most vectors of columns of a tile at a level. With 16 registers, 12 sums of 6 rows leave room for two columns,
+/// a broadcast and a mask (or, without fused multiply-add, a product); with 32, there are 24 sums of 8 rows.
+pub(super) fn max_vectors(level: Level) -> usize {
+    if level == Level::Avx512 { 3 } else { 2 }
+}
 
 /// One of the nested loops over k: how often, how many floats A's pointers advance each time, and how many floats of
 /// B are skipped after each pass (of the outer two loops; within the inner one, B advances by its row).
@@ -116,8 +119,7 @@ pub(super) fn lanes(level: Level) -> usize {
 pub(super) fn tile_rows(level: Level, vectors: usize) -> usize {
     match (level, vectors) {
         (Level::Avx512, _) | (_, 1) => 8,
-        (_, 2) => 6,
-        _ => 4,
+        _ => 6,
     }
 }
 
@@ -126,10 +128,10 @@ pub(super) fn tile_rows(level: Level, vectors: usize) -> usize {
 /// # Safety
 /// For each row r < `rows` and each k, `a[r]` + offset(k) is readable; B's rows are readable up to the last column;
 /// `c[r]` up to the last column is this thread's to write, and initialised if `finish` adds it; `rows` is at most
-/// [`tile_rows`], `vectors` is 1 to 3, and the machine has the level.
+/// [`tile_rows`] and `vectors` at most [`max_vectors`], and the machine has the level.
 #[inline]
 pub(super) unsafe fn run(level: Level, vectors: usize, tile: &Tile) {
-    debug_assert!((1..=tile_rows(level, vectors)).contains(&tile.rows) && (1..=MAX_VECTORS).contains(&vectors));
+    debug_assert!((1..=tile_rows(level, vectors)).contains(&tile.rows) && (1..=max_vectors(level)).contains(&vectors));
     debug_assert!((1..=lanes(level)).contains(&tile.last_columns));
     // SAFETY: the caller's promise.
     unsafe {
