@@ -1,13 +1,14 @@
 //! The weight gradient: dw[tap, c][o] = Σ over pixels of x[pixel·s + tap][c]·dy[pixel][o].
 //!
 //! Rows of the tile are (kernel row, kernel column, channel), k runs over the pixels of a unit, and dy serves as B
-//! where it lies. Units are dealt to a few partial sums, fixed by the shape, that are added in order at the end;
+//! where it lies. A tile under one tap visits only the pixels whose input lies inside the image; images of few
+//! channels, where tiles need several taps, are padded instead. Units are dealt to a few partial sums, fixed by the shape, that are added in order at the end;
 //! large weights get fewer partial sums and are cut into tiles of rows and columns instead.
 
 use super::ConvGeometry;
 use super::pack::Columns;
 use super::taps::aligned;
-use super::window::{Source, Span, Unit, Units, View};
+use super::window::{Source, Span, Unit, Units, View, inside};
 use crate::backend::cpu::simd::Level;
 use crate::backend::cpu::threads::{self, Disjoint};
 use crate::backend::cpu::tile::{self, Finish, Loop, Tile};
@@ -16,8 +17,19 @@ use std::ops::Range;
 /// Output pixels per unit: sums stay in registers for so many k before they are added to memory.
 const UNIT_PIXELS: usize = 192;
 
-/// The most floats of all partial sums (16 MB).
-const PARTIAL_LIMIT: usize = 4 << 20;
+/// The most floats of x in a unit (512 KB). It is read a row of tiles at a time, so that it may leave the second-level
+/// cache; more pixels per unit count for more, because every unit reads and writes all of dw.
+const WINDOW_LIMIT: usize = 128 * 1024;
+
+/// Channels per group from which on a tile's rows lie under one tap; with fewer they go over to the next one, which
+/// needs padding.
+const CLIPPED_CHANNELS: usize = 8;
+
+/// The most floats of all partial sums (4 MB).
+const PARTIAL_LIMIT: usize = 1 << 20;
+
+/// The most work items; each has a window.
+const MAX_ITEMS: usize = 32;
 
 /// The most partial sums.
 const MAX_PARTIALS: usize = 16;
@@ -40,6 +52,8 @@ pub(super) struct WeightGradient {
     columns: Columns,
     units: Units,
     in_place: bool,
+    /// Whether each tap visits only the pixels whose input lies inside the image, so that nothing is padded.
+    clipped: bool,
 }
 
 /// How the work is dealt: partial sums × row tiles × column tiles.
@@ -62,15 +76,19 @@ impl WeightGradient {
         let source = Source { h: g.in_h, w: g.in_w, c: g.in_c };
         let (rows, columns) = (span_y(&g, 0..g.out_h), span_x(&g));
         let out_group = g.out_c / g.groups;
+        let in_place = rows.is_inside(g.in_h) && columns.is_inside(g.in_w);
         WeightGradient {
             level,
             geometry: g,
             source,
             in_group: g.in_c / g.groups,
             out_group,
-            columns: Columns::new(out_group, tile::lanes(level)),
-            units: Units::new(UNIT_PIXELS, (g.out_h, g.out_w), columns.len * g.in_c, |rows| span_y(&g, 0..rows).len),
-            in_place: rows.is_inside(g.in_h) && columns.is_inside(g.in_w),
+            columns: Columns::new(out_group, level),
+            units: Units::new(UNIT_PIXELS, WINDOW_LIMIT, (g.out_h, g.out_w), columns.len * g.in_c, |rows| {
+                span_y(&g, 0..rows).len
+            }),
+            in_place,
+            clipped: !in_place && g.in_c / g.groups >= CLIPPED_CHANNELS,
         }
     }
 
@@ -84,7 +102,7 @@ impl WeightGradient {
     }
 
     fn window_len(&self, n: usize) -> usize {
-        if self.in_place {
+        if self.in_place || self.clipped {
             return 0;
         }
         let rows = span_y(&self.geometry, 0..self.units.rows).len;
@@ -102,7 +120,7 @@ impl WeightGradient {
         if partials >= MAX_PARTIALS {
             return Deal { partials, by_row: 1, by_block: 1 };
         }
-        let tiles = (items / partials).min(threads::MAX_ITEMS / 2 / partials).max(1);
+        let tiles = (items / partials).min(MAX_ITEMS / partials).max(1);
         let by_block = self.blocks().min(tiles);
         let by_row = (tiles / by_block).min(self.rows().div_ceil(ROW_QUANTUM)).max(1);
         Deal { partials, by_row, by_block }
@@ -115,7 +133,7 @@ impl WeightGradient {
 
     /// Scratch floats for any n up to `max_n`.
     pub(super) fn scratch(&self, max_n: usize) -> usize {
-        let windows = self.window_len(max_n) * threads::MAX_ITEMS;
+        let windows = self.window_len(max_n) * MAX_ITEMS;
         self.partial_len(self.most_partials(max_n)) + 16 + windows
     }
 
@@ -128,7 +146,8 @@ impl WeightGradient {
         }
         debug_assert!(scratch.len() >= self.scratch(n), "scratch: {} floats < {}", scratch.len(), self.scratch(n));
         let deal = self.deal(n);
-        let (windows, rest) = aligned(scratch).split_at_mut(self.window_len(n) * deal.items());
+        let windows = self.window_len(n) * deal.items();
+        let (windows, rest) = aligned(scratch).split_at_mut(windows);
         let partials = &mut rest[..self.partial_len(deal.partials)];
         if deal.partials == 1 {
             return self.sum_units(n, x, dy, dw, add, deal, windows);
@@ -154,106 +173,135 @@ impl WeightGradient {
             let units = threads::part(self.units.count(n), deal.partials, partial);
             for index in units.clone() {
                 let unit = self.units.unit(index, n);
-                let view = self.view(x, &unit, window);
+                let pass = self.pass(&unit, x, dy, window, to, add || index > units.start);
                 for block in blocks.clone() {
-                    self.add_unit(&unit, &view, dy, block, rows.clone(), to, add || index > units.start);
+                    self.add_unit(&pass, block, rows.clone());
                 }
             }
         });
     }
 
-    fn view(&self, x: &[f32], unit: &Unit, window: &mut [f32]) -> View {
-        if self.in_place {
-            return self.source.in_place(x, unit.images.start);
-        }
-        let (rows, columns) = (span_y(&self.geometry, unit.rows.clone()), span_x(&self.geometry));
-        self.source.padded(x, unit.images.clone(), rows, columns, window)
-    }
-
-    /// One unit's pixels, for some rows and one block of columns of dw at `to`.
-    #[allow(clippy::too_many_arguments)]
-    fn add_unit(
+    /// What the tiles of a unit share.
+    fn pass<'a>(
         &self,
-        unit: &Unit,
-        view: &View,
-        dy: &[f32],
-        block: usize,
-        rows: Range<usize>,
+        unit: &'a Unit,
+        x: &[f32],
+        dy: &'a [f32],
+        window: &mut [f32],
         to: *mut f32,
         add: bool,
-    ) {
+    ) -> Pass<'a> {
         let g = &self.geometry;
+        let view = if self.in_place || self.clipped {
+            self.source.in_place(x, unit.images.start)
+        } else {
+            let (rows, columns) = (span_y(g, unit.rows.clone()), span_x(g));
+            self.source.padded(x, unit.images.clone(), rows, columns, window)
+        };
+        let dy = &dy[(unit.images.start * g.out_h + unit.rows.start) * g.out_w * g.out_c..];
+        Pass { unit, view, dy, to, add }
+    }
+
+    /// Adds one unit's pixels to some rows and one block of columns of dw.
+    fn add_unit(&self, pass: &Pass, block: usize, rows: Range<usize>) {
         let (group, block) = (block / self.columns.blocks(), self.columns.block(block % self.columns.blocks()));
         let column = group * self.out_group + block.first;
-        let first_pixel = (unit.images.start * g.out_h + unit.rows.start) * g.out_w;
-        let mut tile = Tile::empty();
-        [tile.outer, tile.middle, tile.inner] = self.pixel_loops(unit, view);
-        tile.b = dy[first_pixel * g.out_c + column..].as_ptr();
-        tile.ldb = g.out_c;
-        tile.last_columns = block.last_columns(tile::lanes(self.level));
-        tile.finish = Finish::plain(add);
-        // The source position of the unit's first pixel under tap (0, 0).
-        let top = (unit.rows.start * g.stride.0) as isize - g.pad.0 as isize - view.top;
-        let left = -(g.pad.1 as isize) - view.left;
-        let origin = (top * view.row as isize + left * self.source.c as isize) as usize + group * self.in_group;
         let at_most = tile::tile_rows(self.level, block.vectors);
-        let mut from = TapRows::new(self, view, rows.start);
-        for first in rows.clone().step_by(at_most) {
-            tile.rows = at_most.min(rows.end - first);
-            for r in 0..tile.rows {
-                tile.a[r] = view.start.wrapping_add(origin + from.offset());
-                tile.c[r] = to.wrapping_add((first + r) * g.out_c + column);
-                from.advance();
+        let mut tile = Tile::empty();
+        tile.ldb = self.geometry.out_c;
+        tile.last_columns = block.last_columns(tile::lanes(self.level));
+        tile.finish = Finish::plain(pass.add);
+        let mut tap = TapRows::new(self, group, pass.view.row, rows.start);
+        let mut pixels = self.pixels(pass, &tap, column, &mut tile);
+        let mut row = rows.start;
+        while row < rows.end {
+            tile.rows = at_most.min(rows.end - row);
+            if self.clipped {
+                tile.rows = tile.rows.min(tap.channels - tap.c);
+                if tap.c == 0 {
+                    pixels = self.pixels(pass, &tap, column, &mut tile);
+                }
             }
-            // SAFETY: the view covers the spans of all taps of the unit's pixels; dy has one row per pixel, in the
-            // order of the loops; these rows × columns of this partial sum belong to this work item alone. `run`'s
-            // caller checked the lengths of all slices and that the machine has the level.
+            for r in 0..tile.rows {
+                tile.a[r] = pixels.wrapping_add(tap.offset());
+                tile.c[r] = pass.to.wrapping_add((row + r) * self.geometry.out_c + column);
+                tap.advance();
+            }
+            row += tile.rows;
+            // SAFETY: the view covers the tile's taps of all pixels that the loops visit; dy has one row per pixel, in
+            // their order; these rows × columns of this partial sum belong to this work item alone. `run`'s caller
+            // checked the lengths of all slices and that the machine has the level.
             unsafe { tile::run(self.level, block.vectors, &tile) }
         }
     }
 
-    /// The pixels of a unit in the order of dy, with as few nested loops as its strides allow.
-    fn pixel_loops(&self, unit: &Unit, view: &View) -> [Loop; 3] {
+    /// Sets the loops of `tile` to a unit's pixels, and its B to dy; returns where x lies for the first of them under
+    /// tap (0, 0), channel 0. Clipped, these are the pixels whose input under `tap` lies inside the image.
+    fn pixels(&self, pass: &Pass, tap: &TapRows, column: usize, tile: &mut Tile) -> *const f32 {
         let g = &self.geometry;
-        let image = Loop { count: unit.images.len(), step: view.image };
-        let row = Loop { count: unit.rows.len(), step: g.stride.0 * view.row };
-        let pixel = Loop { count: g.out_w, step: g.stride.1 * self.source.c };
-        match merge(row, pixel) {
-            Some(pixel) => merge(image, pixel).map_or([Loop::ONCE, image, pixel], |all| [Loop::ONCE, Loop::ONCE, all]),
-            None => merge(image, row).map_or([image, row, pixel], |row| [Loop::ONCE, row, pixel]),
+        let (unit, view) = (pass.unit, &pass.view);
+        let top = (unit.rows.start * g.stride.0) as isize - g.pad.0 as isize - view.top;
+        let left = -(g.pad.1 as isize) - view.left;
+        let (mut rows, mut columns) = (0..unit.rows.len(), 0..g.out_w);
+        if self.clipped {
+            rows = inside(top + (tap.ky * g.dilation.0) as isize, g.stride.0, rows.len(), g.in_h);
+            columns = inside(left + (tap.kx * g.dilation.1) as isize, g.stride.1, columns.len(), g.in_w);
         }
+        let (step_y, step_x) = (g.stride.0 * view.row, g.stride.1 * self.source.c);
+        let skip = |all: usize, visited: &Range<usize>, each: usize| (all - visited.len()) * each * g.out_c;
+        let image = Loop { count: unit.images.len(), step: view.image, skip: skip(unit.rows.len(), &rows, g.out_w) };
+        let row = Loop { count: rows.len(), step: step_y, skip: skip(g.out_w, &columns, 1) };
+        let pixel = Loop { count: columns.len(), step: step_x, skip: 0 };
+        [tile.outer, tile.middle, tile.inner] = match merge(row, pixel) {
+            Some(pixel) => merge(image, pixel).map_or([Loop::ONCE, image, pixel], |all| [Loop::ONCE, Loop::ONCE, all]),
+            None => [image, row, pixel],
+        };
+        tile.b = pass.dy.as_ptr().wrapping_add((rows.start * g.out_w + columns.start) * g.out_c + column);
+        let corner = top * view.row as isize + left * self.source.c as isize;
+        view.start.wrapping_offset(corner).wrapping_add(rows.start * step_y + columns.start * step_x)
     }
 }
 
 /// Two nested loops as one, if the strides allow it.
 fn merge(outer: Loop, inner: Loop) -> Option<Loop> {
-    if inner.count == 1 {
-        return Some(outer);
-    }
-    let even = outer.count == 1 || outer.step == inner.count * inner.step;
-    even.then_some(Loop { count: outer.count * inner.count, step: inner.step })
+    let even = inner.count == 1 || outer.count == 1 || outer.step == inner.count * inner.step;
+    let step = if inner.count == 1 { outer.step } else { inner.step };
+    (outer.skip == 0 && even).then_some(Loop { count: outer.count * inner.count, step, skip: 0 })
 }
 
-/// Walks the rows of dw: (kernel row, kernel column, channel), as offsets into a view.
+/// A unit's pixels, and the dw or partial sum that they are added to.
+struct Pass<'a> {
+    unit: &'a Unit,
+    view: View,
+    /// dy from the unit's first pixel on.
+    dy: &'a [f32],
+    to: *mut f32,
+    add: bool,
+}
+
+/// Walks the rows of dw in one group: (kernel row, kernel column, channel), as offsets into a view.
 struct TapRows {
     kernel_w: usize,
     channels: usize,
     step_y: usize,
     step_x: usize,
+    /// The group's first channel.
+    first: usize,
     ky: usize,
     kx: usize,
     c: usize,
 }
 
 impl TapRows {
-    fn new(of: &WeightGradient, view: &View, row: usize) -> TapRows {
+    fn new(of: &WeightGradient, group: usize, x_row: usize, row: usize) -> TapRows {
         let g = &of.geometry;
         let (tap, c) = (row / of.in_group, row % of.in_group);
         TapRows {
             kernel_w: g.kernel.1,
             channels: of.in_group,
-            step_y: g.dilation.0 * view.row,
+            step_y: g.dilation.0 * x_row,
             step_x: g.dilation.1 * g.in_c,
+            first: group * of.in_group,
             ky: tap / g.kernel.1,
             kx: tap % g.kernel.1,
             c,
@@ -261,7 +309,7 @@ impl TapRows {
     }
 
     fn offset(&self) -> usize {
-        self.ky * self.step_y + self.kx * self.step_x + self.c
+        self.ky * self.step_y + self.kx * self.step_x + self.first + self.c
     }
 
     fn advance(&mut self) {

@@ -14,7 +14,9 @@
 //! Layouts: images `[n][h][w][c]`, weights `[kh][kw][in_c/groups][out_c]`. Slices longer than needed are programmer
 //! errors and panic, as are shorter ones.
 
+mod axis;
 mod bias;
+mod depth;
 mod depthwise;
 mod dweight;
 mod pack;
@@ -27,7 +29,8 @@ mod tests;
 pub use bias::{bias_gradient, bias_gradient_scratch};
 
 use super::simd::Level;
-use taps::{Direction, TapConvolution};
+use axis::Direction;
+use taps::TapConvolution;
 
 /// The shape of a convolution, without the number of images. Pairs are (vertical, horizontal).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,14 +1,19 @@
 //! Weights in the order in which a tile reads them: per block of columns, one row of `width` floats per k.
 
-use crate::backend::cpu::tile::MAX_VECTORS;
+use crate::backend::cpu::simd::Level;
+use crate::backend::cpu::tile;
 
-/// How output columns are cut into blocks of 3 or 2 vectors (1 only if there is but one).
+/// How output columns are cut into blocks of several vectors each.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Columns {
     count: usize,
     lanes: usize,
-    threes: usize,
+    /// Vectors of a full block, and how many of these there are.
+    most: usize,
+    full: usize,
+    /// Blocks of two vectors behind them, and whether a last one has one vector.
     twos: usize,
+    one: bool,
 }
 
 /// One block of columns.
@@ -28,13 +33,13 @@ impl Block {
 }
 
 impl Columns {
-    pub(super) fn new(count: usize, lanes: usize) -> Columns {
+    pub(super) fn new(count: usize, level: Level) -> Columns {
+        let (lanes, most) = (tile::lanes(level), tile::max_vectors(level));
         let vectors = count.div_ceil(lanes);
-        let threes = match vectors % MAX_VECTORS {
-            1 => (vectors / MAX_VECTORS).saturating_sub(1),
-            _ => vectors / MAX_VECTORS,
-        };
-        Columns { count, lanes, threes, twos: (vectors - threes * MAX_VECTORS) / 2 }
+        // Two blocks of two vectors are better than one of three and one of one.
+        let full = if vectors % most == 1 && most > 2 { (vectors / most).saturating_sub(1) } else { vectors / most };
+        let rest = vectors - full * most;
+        Columns { count, lanes, most, full, twos: rest / 2, one: !rest.is_multiple_of(2) }
     }
 
     /// Columns with the padding of the last vector.
@@ -44,19 +49,17 @@ impl Columns {
 
     /// Number of blocks.
     pub(super) fn blocks(&self) -> usize {
-        let vectors = self.count.div_ceil(self.lanes);
-        self.threes + self.twos + (vectors - self.threes * MAX_VECTORS - self.twos * 2)
+        self.full + self.twos + usize::from(self.one)
     }
 
     pub(super) fn block(&self, index: usize) -> Block {
-        let twos = index.saturating_sub(self.threes);
-        let vector = index.min(self.threes) * MAX_VECTORS + twos.min(self.twos) * 2;
+        let behind = index.saturating_sub(self.full);
+        let first = (index.min(self.full) * self.most + behind.min(self.twos) * 2) * self.lanes;
         let vectors = match index {
-            i if i < self.threes => 3,
-            i if i < self.threes + self.twos => 2,
+            i if i < self.full => self.most,
+            i if i < self.full + self.twos => 2,
             _ => 1,
         };
-        let first = vector * self.lanes;
         Block { first, vectors, columns: (self.count - first).min(vectors * self.lanes) }
     }
 }
@@ -71,8 +74,8 @@ pub(super) fn pack_rows(from: &[f32], stride: usize, rows: usize, columns: usize
 
 /// As [`pack_rows`], of the transposed matrix: `columns` rows of `rows` weights lie `stride` apart.
 pub(super) fn pack_transposed(from: &[f32], stride: usize, rows: usize, columns: usize, to: &mut [f32], width: usize) {
-    /// Rows written at a time: a cache line of each column read.
-    const STRIP: usize = 16;
+    /// Rows written at a time: four cache lines of each column read, while the rows stay in the first-level cache.
+    const STRIP: usize = 64;
     for (strip, to) in to[..rows * width].chunks_mut(STRIP * width).enumerate() {
         let strip_rows = to.len() / width;
         for column in 0..columns {
@@ -92,13 +95,13 @@ mod tests {
     #[test]
     fn blocks_cover_columns_once() {
         for count in 1..200 {
-            for lanes in [4, 8, 16] {
-                let columns = Columns::new(count, lanes);
+            for level in Level::ALL {
+                let (lanes, columns) = (tile::lanes(level), Columns::new(count, level));
                 let mut next = 0;
                 for i in 0..columns.blocks() {
                     let block = columns.block(i);
-                    assert_eq!(block.first, next, "{count} {lanes}");
-                    assert!(block.vectors > 1 || columns.blocks() == 1);
+                    assert_eq!(block.first, next, "{count} {level:?}");
+                    assert!(block.vectors <= tile::max_vectors(level));
                     assert!((1..=lanes).contains(&block.last_columns(lanes)));
                     next += block.columns;
                 }

@@ -120,7 +120,7 @@ fn poison(len: usize) -> Vec<f32> {
 fn each_case(mut f: impl FnMut(Level, &ConvGeometry, usize)) {
     for level in levels_available() {
         for shape in SHAPES {
-            for n in [1, 2, 5] {
+            for n in [1, 2, 5, 9] {
                 f(level, &geometry(shape), n);
             }
         }

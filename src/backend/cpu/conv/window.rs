@@ -2,10 +2,6 @@
 
 use std::ops::Range;
 
-/// The most floats of a window (256 KB: with a weight panel it stays in a core's second-level cache), unless a
-/// single row of output needs more.
-const WINDOW_LIMIT: usize = 64 * 1024;
-
 /// Source rows or columns `start .. start + len`; some may lie outside the image, where zeros are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
@@ -27,6 +23,13 @@ impl Span {
     }
 }
 
+/// Which of the positions origin, origin + step, … (`count` of them) lie in an image of `size` rows or columns.
+pub(super) fn inside(origin: isize, step: usize, count: usize, size: usize) -> Range<usize> {
+    let steps_to = |position: isize| (position - origin).max(0) as usize;
+    let first = steps_to(0).div_ceil(step).min(count);
+    first..steps_to(size as isize).div_ceil(step).clamp(first, count)
+}
+
 /// How a batch is cut into units: `images` whole images each, or bands of `rows` output rows of one image.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Units {
@@ -45,24 +48,31 @@ pub(super) struct Unit {
 
 impl Units {
     /// Units of about `pixels` output pixels of a grid of `grid_h` × `grid_w`, whose source rows
-    /// (`window_row` floats each, `window_rows(r)` of them for r rows of the grid) fit into [`WINDOW_LIMIT`].
+    /// (`window_row` floats each, `window_rows(r)` of them for r rows of the grid) take at most `limit` floats
+    /// unless a single row of the grid needs more.
     pub(super) fn new(
         pixels: usize,
+        limit: usize,
         (grid_h, grid_w): (usize, usize),
         window_row: usize,
         window_rows: impl Fn(usize) -> usize,
     ) -> Units {
         let image = window_row * window_rows(grid_h);
-        if image <= WINDOW_LIMIT {
-            let images = pixels.div_ceil(grid_h * grid_w).min(WINDOW_LIMIT / image.max(1)).max(1);
+        if image <= limit {
+            let images = pixels.div_ceil(grid_h * grid_w).min(limit / image.max(1)).max(1);
             return Units { images, rows: grid_h, bands: 1, grid_h };
         }
-        let fits = |rows: usize| window_row * window_rows(rows) <= WINDOW_LIMIT;
+        let fits = |rows: usize| window_row * window_rows(rows) <= limit;
         let most = (1..=grid_h).take_while(|&rows| fits(rows)).last().unwrap_or(1);
         // Equal bands: a last one of a row or two would waste its halo.
         let bands = grid_h.div_ceil(most);
         let rows = grid_h.div_ceil(bands);
         Units { images: 1, rows, bands: grid_h.div_ceil(rows), grid_h }
+    }
+
+    /// Units of `images` whole images.
+    pub(super) fn whole(images: usize, grid_h: usize) -> Units {
+        Units { images, rows: grid_h, bands: 1, grid_h }
     }
 
     /// Units of `n` images.
@@ -153,9 +163,22 @@ mod tests {
     }
 
     #[test]
+    fn positions_inside_an_image_are_found() {
+        for (origin, step, count, size) in
+            [(-1, 1, 5, 4), (-5, 2, 4, 3), (-9, 3, 2, 4), (2, 1, 3, 4), (9, 2, 3, 4), (0, 1, 0, 4)]
+        {
+            let expected: Vec<usize> =
+                (0..count).filter(|&i| (0..size as isize).contains(&(origin + (i * step) as isize))).collect();
+            let range = inside(origin, step, count, size);
+            assert_eq!(range.clone().collect::<Vec<_>>(), expected, "{origin} {step} {count} {size}");
+            assert!(range.end <= count);
+        }
+    }
+
+    #[test]
     fn units_cover_each_row_once() {
         for (grid_h, row) in [(1, 1), (7, 300), (64, 4000), (5, 100_000), (33, 6000)] {
-            let units = Units::new(64, (grid_h, 3), row, |rows| rows + 2);
+            let units = Units::new(64, 64 * 1024, (grid_h, 3), row, |rows| rows + 2);
             let mut seen = vec![0; 5 * grid_h];
             for u in 0..units.count(5) {
                 let unit = units.unit(u, 5);

@@ -1,4 +1,4 @@
-//! The tile with AVX2 and FMA: 8 floats per vector; 12 sums, 3 columns and a broadcast fill the 16 registers.
+//! The tile with AVX2 and FMA: 8 floats per vector; 12 sums, 2 columns, a broadcast and the mask fill the 16 registers.
 
 use super::{Tile, Vector, compute};
 use std::arch::x86_64::*;
@@ -82,12 +82,9 @@ pub(super) unsafe fn run(vectors: usize, tile: &Tile) {
             (1, 5..) => compute::<__m256, 8, 1>(tile),
             (1, 2..) => compute::<__m256, 4, 1>(tile),
             (1, _) => compute::<__m256, 1, 1>(tile),
-            (2, 4..) => compute::<__m256, 6, 2>(tile),
-            (2, 2..) => compute::<__m256, 3, 2>(tile),
-            (2, _) => compute::<__m256, 1, 2>(tile),
-            (_, 3..) => compute::<__m256, 4, 3>(tile),
-            (_, 2) => compute::<__m256, 2, 3>(tile),
-            (_, _) => compute::<__m256, 1, 3>(tile),
+            (_, 4..) => compute::<__m256, 6, 2>(tile),
+            (_, 2..) => compute::<__m256, 3, 2>(tile),
+            (_, _) => compute::<__m256, 1, 2>(tile),
         }
     }
 }

@@ -23,19 +23,24 @@ use super::simd::Level;
 /// The most rows of any tile.
 pub(super) const MAX_ROWS: usize = 8;
 
-/// The most vectors of columns of any tile.
-pub(super) const MAX_VECTORS: usize = 3;
+/// The most vectors of columns of a tile at a level. With 16 registers, 12 sums of 6 rows leave room for two columns,
+/// a broadcast and a mask (or, without fused multiply-add, a product); with 32, there are 24 sums of 8 rows.
+pub(super) fn max_vectors(level: Level) -> usize {
+    if level == Level::Avx512 { 3 } else { 2 }
+}
 
-/// One of the nested loops over k: how often, and how many floats A's pointers advance.
+/// One of the nested loops over k: how often, how many floats A's pointers advance each time, and how many floats of
+/// B are skipped after each pass (of the outer two loops; within the inner one, B advances by its row).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Loop {
     pub count: usize,
     pub step: usize,
+    pub skip: usize,
 }
 
 impl Loop {
     /// A loop of one pass.
-    pub(super) const ONCE: Loop = Loop { count: 1, step: 0 };
+    pub(super) const ONCE: Loop = Loop { count: 1, step: 0, skip: 0 };
 }
 
 /// What happens to the sums: `C ← act(sum [+ C] + bias) [+ C]`.
@@ -51,6 +56,11 @@ pub(super) struct Finish {
 }
 
 impl Finish {
+    /// Whether C stays as it is if there is nothing to sum.
+    pub(super) fn is_identity(&self) -> bool {
+        (self.partial || self.add) && self.bias.is_null() && self.activation == Activation::None
+    }
+
     /// Plain `C ← sum`, or `C ← C + sum`.
     pub(super) fn plain(add: bool) -> Finish {
         Finish { partial: add, add: false, bias: std::ptr::null(), activation: Activation::None }
@@ -89,6 +99,11 @@ impl Tile {
             finish: Finish::plain(false),
         }
     }
+
+    /// Whether there is no k.
+    pub(super) fn is_empty(&self) -> bool {
+        self.outer.count == 0 || self.middle.count == 0 || self.inner.count == 0
+    }
 }
 
 /// Floats per vector at a level.
@@ -104,8 +119,7 @@ pub(super) fn lanes(level: Level) -> usize {
 pub(super) fn tile_rows(level: Level, vectors: usize) -> usize {
     match (level, vectors) {
         (Level::Avx512, _) | (_, 1) => 8,
-        (_, 2) => 6,
-        _ => 4,
+        _ => 6,
     }
 }
 
@@ -114,10 +128,10 @@ pub(super) fn tile_rows(level: Level, vectors: usize) -> usize {
 /// # Safety
 /// For each row r < `rows` and each k, `a[r]` + offset(k) is readable; B's rows are readable up to the last column;
 /// `c[r]` up to the last column is this thread's to write, and initialised if `finish` adds it; `rows` is at most
-/// [`tile_rows`], `vectors` is 1 to 3, and the machine has the level.
+/// [`tile_rows`] and `vectors` at most [`max_vectors`], and the machine has the level.
 #[inline]
 pub(super) unsafe fn run(level: Level, vectors: usize, tile: &Tile) {
-    debug_assert!((1..=tile_rows(level, vectors)).contains(&tile.rows) && (1..=MAX_VECTORS).contains(&vectors));
+    debug_assert!((1..=tile_rows(level, vectors)).contains(&tile.rows) && (1..=max_vectors(level)).contains(&vectors));
     debug_assert!((1..=lanes(level)).contains(&tile.last_columns));
     // SAFETY: the caller's promise.
     unsafe {
@@ -148,6 +162,16 @@ unsafe trait Vector: Copy {
     unsafe fn load_masked(from: *const f32, mask: Self::Mask) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn store_masked(self, to: *mut f32, mask: Self::Mask);
+    /// Asks for the cache line of a float; any address will do.
+    #[inline(always)]
+    fn prefetch(at: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, without effect on what memory holds or on invalid addresses; SSE is x86-64's baseline.
+        unsafe {
+            use std::arch::x86_64::*;
+            _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        }
+    }
     unsafe fn add(self, other: Self) -> Self;
     /// self·factor + sum.
     unsafe fn multiply_add(self, factor: Self, sum: Self) -> Self;
@@ -170,6 +194,14 @@ unsafe fn compute<V: Vector, const ROWS: usize, const VECTORS: usize>(tile: &Til
         let mut sums = [[V::splat(0.0); VECTORS]; ROWS];
         let a: [*const f32; ROWS] = std::array::from_fn(|r| tile.a[r.min(tile.rows - 1)]);
         let mut b = tile.b;
+        if tile.finish.partial {
+            // Sums that wait in memory come from far away; they are here when the loops end.
+            for r in 0..ROWS {
+                for v in 0..VECTORS {
+                    V::prefetch(tile.c[r.min(tile.rows - 1)].wrapping_add(v * V::LANES));
+                }
+            }
+        }
         for i in 0..tile.outer.count {
             for j in 0..tile.middle.count {
                 let mut offset = i * tile.outer.step + j * tile.middle.step;
@@ -181,10 +213,12 @@ unsafe fn compute<V: Vector, const ROWS: usize, const VECTORS: usize>(tile: &Til
                             sums[r][v] = x.multiply_add(columns[v], sums[r][v]);
                         }
                     }
-                    b = b.add(tile.ldb);
+                    b = b.wrapping_add(tile.ldb);
                     offset = offset.wrapping_add(tile.inner.step);
                 }
+                b = b.wrapping_add(tile.middle.skip);
             }
+            b = b.wrapping_add(tile.outer.skip);
         }
         finish::<V, ROWS, VECTORS>(tile, mask, &mut sums);
     }

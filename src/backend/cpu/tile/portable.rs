@@ -86,12 +86,9 @@ pub(super) unsafe fn run(vectors: usize, tile: &Tile) {
             (1, 5..) => compute::<Four, 8, 1>(tile),
             (1, 2..) => compute::<Four, 4, 1>(tile),
             (1, _) => compute::<Four, 1, 1>(tile),
-            (2, 4..) => compute::<Four, 6, 2>(tile),
-            (2, 2..) => compute::<Four, 3, 2>(tile),
-            (2, _) => compute::<Four, 1, 2>(tile),
-            (_, 3..) => compute::<Four, 4, 3>(tile),
-            (_, 2) => compute::<Four, 2, 3>(tile),
-            (_, _) => compute::<Four, 1, 3>(tile),
+            (_, 4..) => compute::<Four, 6, 2>(tile),
+            (_, 2..) => compute::<Four, 3, 2>(tile),
+            (_, _) => compute::<Four, 1, 2>(tile),
         }
     }
 }
