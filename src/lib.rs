@@ -5,6 +5,8 @@
 #![deny(missing_docs)]
 
 pub mod backend;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "train")]
 pub mod data;
 pub mod engine;
@@ -23,6 +25,8 @@ pub mod recipe;
 pub mod rng;
 #[cfg(feature = "train")]
 pub mod schedule;
+#[cfg(feature = "cli")]
+pub mod train;
 
 pub use error::{Error, ErrorKind, Result};
 pub use params::{ParamInfo, Params};

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `handgrad` program: see [`handgrad::cli`].
+
+fn main() -> std::process::ExitCode {
+    handgrad::cli::main()
+}

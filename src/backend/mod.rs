@@ -40,6 +40,8 @@ pub trait Host: Sized + Send + Sync + 'static {
     const NAME: &'static str;
     /// This backend's implementation of `op`.
     fn kernel(op: &dyn crate::ops::Op) -> &dyn crate::ops::Kernel<Self>;
+    /// f32 values, as batches hold them, as this backend's; `buffer` keeps them where they have to be converted.
+    fn from_f32<'a>(values: &'a [f32], buffer: &'a mut Vec<Self::Elem>) -> &'a [Self::Elem];
     /// Whether this machine and environment can run it.
     ///
     /// # Errors
@@ -59,6 +61,11 @@ impl Host for Reference {
     fn kernel(op: &dyn crate::ops::Op) -> &dyn crate::ops::Kernel<Self> {
         op.reference()
     }
+    fn from_f32<'a>(values: &'a [f32], buffer: &'a mut Vec<f64>) -> &'a [f64] {
+        buffer.clear();
+        buffer.extend(values.iter().map(|&v| f64::from(v)));
+        buffer
+    }
 }
 
 /// f32 on CPU threads with SIMD: the fast one.
@@ -70,6 +77,9 @@ impl Host for Cpu {
     const NAME: &'static str = "cpu";
     fn kernel(op: &dyn crate::ops::Op) -> &dyn crate::ops::Kernel<Self> {
         op.cpu()
+    }
+    fn from_f32<'a>(values: &'a [f32], _buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        values
     }
     fn check() -> crate::Result<()> {
         cpu::simd::Level::current().map(drop)

@@ -194,6 +194,13 @@ impl Loader {
         if self.source.config.drop_last { self.source.steps() * self.source.pool.shape.batch } else { all }
     }
 
+    /// Bytes of the batches that it keeps in memory, and of an epoch's order.
+    pub fn bytes(&self) -> usize {
+        let shape = &self.source.pool.shape;
+        let floats = shape.batch * (shape.image_len() + shape.classes);
+        (self.source.config.prefetch + 1) * floats * size_of::<f32>() + self.source.sampler.len() * size_of::<u32>()
+    }
+
     /// The batches of an epoch from `first_batch` on (to resume inside an epoch). Its threads start now and end
     /// with the returned value.
     ///

@@ -11,6 +11,8 @@ use crate::ops::{Layout, MAX_INPUTS, MAX_PARAMS, Mismatch, Op, OpSpec, ParamSpec
 use crate::{Error, ErrorKind, Result};
 
 pub use shape::Shape;
+#[cfg(feature = "cli")]
+pub(crate) use summary::grouped;
 pub use summary::{LayerSummary, Summary};
 
 /// A node's place in its [`Graph`].

@@ -4,7 +4,7 @@ use super::ModelOptions;
 use crate::Result;
 use crate::graph::{Graph, NodeId};
 use crate::ops::{
-    Activation, AdaptivePool, Add, BatchNorm, Conv2d, Dropout, Flatten, Linear, OpSpec, Reduce, Statistics,
+    Activation, AdaptivePool, Add, BatchNorm, Conv2d, Dropout, Flatten, Linear, OpSpec, Reduce,
 };
 
 /// One linear layer on the pixels: what any other model has to beat.
@@ -53,34 +53,34 @@ pub(super) fn convbnnet(options: &ModelOptions) -> Result<Graph> {
 
 /// λ2(λ(x)) in each stage.
 pub(super) fn convbnnet2(options: &ModelOptions) -> Result<Graph> {
-    let eps = options.eps();
-    staged(options, |g, stage, channels, x| bn_layer(g, &format!("layers2.{stage}"), (channels, 3, 1), eps, x))
+    let norm = options.bn_layer_norm();
+    staged(options, |g, stage, channels, x| bn_layer(g, &format!("layers2.{stage}"), (channels, 3, 1), norm, x))
 }
 
 /// λ3(λ2(λ(x))) in each stage, λ2 and λ3 residual; as published λ3(λ3(λ(x))), and λ2 is never run.
 pub(super) fn resnet(options: &ModelOptions) -> Result<Graph> {
-    let eps = options.eps();
+    let norm = options.bn_layer_norm();
     staged(options, |g, stage, channels, x| {
         let names = [format!("layers2.{stage}"), format!("layers3.{stage}")];
-        let second = residual(g, &names[0], channels, eps, x)?;
+        let second = residual(g, &names[0], channels, norm, x)?;
         if !options.published {
-            return residual(g, &names[1], channels, eps, second);
+            return residual(g, &names[1], channels, norm, second);
         }
-        let first_use = residual(g, &names[1], channels, eps, x)?;
+        let first_use = residual(g, &names[1], channels, norm, x)?;
         shared_residual(g, &names[1], first_use)
     })
 }
 
 /// A wider residual net: 7×7 first, stages of 32, 128, 256 channels, dropout before the last layer.
 pub(super) fn resnet2(options: &ModelOptions) -> Result<Graph> {
-    let eps = options.eps();
+    let norm = options.bn_layer_norm();
     let mut g = Graph::new(options.images());
     let images = g.images();
-    let mut x = bn_layer(&mut g, "conv1", (16, 7, 1), eps, images)?;
+    let mut x = bn_layer(&mut g, "conv1", (16, 7, 1), norm, images)?;
     for (i, channels) in [32, 128, 256].into_iter().enumerate() {
-        x = bn_layer(&mut g, &format!("layers.{i}"), (channels, 3, 2), eps, x)?;
-        x = residual(&mut g, &format!("layers2.{i}"), channels, eps, x)?;
-        x = residual(&mut g, &format!("layers3.{i}"), channels, eps, x)?;
+        x = bn_layer(&mut g, &format!("layers.{i}"), (channels, 3, 2), norm, x)?;
+        x = residual(&mut g, &format!("layers2.{i}"), channels, norm, x)?;
+        x = residual(&mut g, &format!("layers3.{i}"), channels, norm, x)?;
     }
     let x = g.node("pool", AdaptivePool::global(Reduce::Max), &[x])?;
     let x = g.node("drop", Dropout { p: options.dropout }, &[x])?;
@@ -88,24 +88,18 @@ pub(super) fn resnet2(options: &ModelOptions) -> Result<Graph> {
     Ok(g)
 }
 
-/// The small net of the first run: 3×3 convolutions, batch-norm after each, one residual layer per stage.
+/// The small net of the first run: three convolutions of stride 2, batch-norm after each.
 pub(super) fn quickstart(options: &ModelOptions) -> Result<Graph> {
     let mut g = Graph::new(options.images());
     let mut x = g.images();
-    for (i, (channels, stride)) in [(16, 2), (32, 2), (64, 2)].into_iter().enumerate() {
-        x = conv_norm_relu(&mut g, &format!("layers.{i}"), channels, stride, x)?;
-        let y = conv_norm_relu(&mut g, &format!("layers2.{i}"), channels, 1, x)?;
-        x = g.node(&format!("layers2.{i}.add"), Add, &[x, y])?;
+    for (i, (channels, kernel)) in [(32, 5), (64, 3), (128, 3)].into_iter().enumerate() {
+        let conv = Conv2d::square(channels, kernel, 2, kernel / 2).no_bias();
+        x = g.node(&format!("layers.{i}.conv"), conv, &[x])?;
+        x = g.node(&format!("layers.{i}.bn"), BatchNorm::running(), &[x])?;
+        x = g.node(&format!("layers.{i}.relu"), Activation::Relu, &[x])?;
     }
     head(&mut g, x, options)?;
     Ok(g)
-}
-
-/// Convolution without bias → batch-norm → ReLU.
-fn conv_norm_relu(g: &mut Graph, name: &str, channels: usize, stride: usize, x: NodeId) -> Result<NodeId> {
-    let x = g.node(&format!("{name}.conv"), Conv2d::square(channels, 3, stride, 1).no_bias(), &[x])?;
-    let x = g.node(&format!("{name}.bn"), BatchNorm::running(), &[x])?;
-    g.node(&format!("{name}.relu"), Activation::Relu, &[x])
 }
 
 /// A 5×5 convolution, then stages of 20, 40, 80, 160 channels that halve the map; `rest` extends each stage.
@@ -113,7 +107,7 @@ fn staged(options: &ModelOptions, rest: impl Fn(&mut Graph, usize, usize, NodeId
     let mut g = Graph::new(options.images());
     let mut x = g.node("conv1", Conv2d::square(10, 5, 1, 2), &[g.images()])?;
     for (stage, channels) in [20, 40, 80, 160].into_iter().enumerate() {
-        x = bn_layer(&mut g, &format!("layers.{stage}"), (channels, 3, 2), options.eps(), x)?;
+        x = bn_layer(&mut g, &format!("layers.{stage}"), (channels, 3, 2), options.bn_layer_norm(), x)?;
         x = rest(&mut g, stage, channels, x)?;
     }
     head(&mut g, x, options)?;
@@ -125,17 +119,17 @@ fn bn_layer(
     g: &mut Graph,
     name: &str,
     (channels, kernel, stride): (usize, usize, usize),
-    eps: f64,
+    norm: BatchNorm,
     x: NodeId,
 ) -> Result<NodeId> {
     let x = g.node(&format!("{name}.conv"), Conv2d::square(channels, kernel, stride, 1).no_bias(), &[x])?;
     let x = g.node(&format!("{name}.relu"), Activation::Relu, &[x])?;
-    g.node(name, BatchNorm { eps, statistics: Statistics::LastBatch }, &[x])
+    g.node(name, norm, &[x])
 }
 
 /// x + BnLayer(x).
-fn residual(g: &mut Graph, name: &str, channels: usize, eps: f64, x: NodeId) -> Result<NodeId> {
-    let y = bn_layer(g, name, (channels, 3, 1), eps, x)?;
+fn residual(g: &mut Graph, name: &str, channels: usize, norm: BatchNorm, x: NodeId) -> Result<NodeId> {
+    let y = bn_layer(g, name, (channels, 3, 1), norm, x)?;
     g.node(&format!("{name}.add"), Add, &[x, y])
 }
 

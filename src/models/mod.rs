@@ -7,6 +7,7 @@ mod cifar;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::{Graph, Shape};
+use crate::ops::BatchNorm;
 use crate::{Error, ErrorKind, Result};
 
 /// What a model's builder takes besides its name.
@@ -21,7 +22,8 @@ pub struct ModelOptions {
     pub dropout: f64,
     /// Reproduce the published code's quirks: ResNet runs its third stage layers twice and the second never.
     pub published: bool,
-    /// ε of the batch statistics; by default 0 as published, else 1e-5.
+    /// In the progression's BnLayer, evaluate with the last batch's statistics and this ε. By default 0 where
+    /// `published`; else an ordinary batch-norm with running statistics takes its place.
     pub norm_eps: Option<f64>,
 }
 
@@ -36,8 +38,13 @@ impl ModelOptions {
         Shape::new(self.size, self.size, 3)
     }
 
-    fn eps(&self) -> f64 {
-        self.norm_eps.unwrap_or(if self.published { 0.0 } else { 1e-5 })
+    /// The normalisation of the progression's BnLayer.
+    fn bn_layer_norm(&self) -> BatchNorm {
+        match self.norm_eps {
+            Some(eps) => BatchNorm::last_batch(eps),
+            None if self.published => BatchNorm::last_batch(0.0),
+            None => BatchNorm::running(),
+        }
     }
 }
 
@@ -79,6 +86,11 @@ pub fn build(name: &str, options: &ModelOptions) -> Result<Graph> {
             Err(Error::new(ErrorKind::Usage, "model", format!("unknown name {name:?}")).expected(known.join(", ")))
         }
     }
+}
+
+/// Whether a model has a dropout layer, which [`ModelOptions::dropout`] sets.
+pub fn has_dropout(name: &str) -> bool {
+    name == "resnet2"
 }
 
 /// The names of all models, each with a line about it.

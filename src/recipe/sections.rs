@@ -6,6 +6,8 @@ use std::ops::Bound::{Excluded, Unbounded};
 use serde::Serialize;
 
 use super::reader::Section;
+use crate::graph::Graph;
+use crate::models::{self, ModelOptions};
 use crate::optim::{Decay, GroupRule, SgdConfig};
 use crate::schedule::{Schedule, sgdr_epochs};
 use crate::{Error, ErrorKind, Result};
@@ -40,6 +42,20 @@ impl ModelRecipe {
         };
         s.finish()?;
         Ok(model)
+    }
+
+    /// Builds the network for images of `size` × `size` pixels in `classes` classes.
+    ///
+    /// # Errors
+    /// `Usage` for an unknown name, or dropout on a model without such a layer; `Shape` where the size does not fit.
+    pub fn build(&self, classes: usize, size: usize) -> Result<Graph> {
+        if self.dropout.is_some() && !models::has_dropout(&self.name) {
+            let error = Error::new(ErrorKind::Usage, "model.dropout", format!("{} has no dropout layer", self.name));
+            return Err(error.hint("leave the key out"));
+        }
+        let dropout = self.dropout.unwrap_or(0.0);
+        let options = ModelOptions { classes, size, dropout, published: self.published, norm_eps: None };
+        models::build(&self.name, &options)
     }
 }
 

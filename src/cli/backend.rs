@@ -1,0 +1,44 @@
+//! `--backend` and `--threads`, which several subcommands share.
+
+use std::str::FromStr;
+
+use crate::{Error, ErrorKind, Result};
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// f64, naive, the truth.
+    Reference,
+    /// f32 on CPU threads.
+    Cpu,
+}
+
+impl FromStr for Backend {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "reference" => Ok(Backend::Reference),
+            "cpu" => Ok(Backend::Cpu),
+            text if text == "cuda" || text.starts_with("cuda:") => {
+                Err("this build has no CUDA backend; take --backend cpu".into())
+            }
+            _ => Err("expected reference, cpu or cuda[:N]".into()),
+        }
+    }
+}
+
+/// Runs `work` on a pool of `threads` (all cores where not given); the whole program enters it once.
+///
+/// # Errors
+/// Kind [`ErrorKind::Unsupported`] where the system gives no threads, and what `work` returns.
+pub fn in_pool<T: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build();
+    let pool = pool.map_err(|e| Error::new(ErrorKind::Unsupported, "--threads", e))?;
+    pool.install(work)
+}
+
+/// `--threads` values: 1 to 1024.
+pub fn threads(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "expected 1 to 1024".into())
+}

@@ -1,0 +1,65 @@
+//! The `handgrad` program: one file per subcommand, thin over the library.
+
+mod backend;
+mod bench;
+mod out;
+mod plan;
+mod recipes;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{ErrorKind, Result};
+
+const EXAMPLES: &str = "\
+Examples:
+  handgrad train                                  train the quick-start net on the built-in images
+  handgrad recipes                                list the built-in experiments
+  handgrad train cifar10-resnet --data cifar10.hgd --seed 1
+  handgrad eval runs/quickstart/model.safetensors --data cifar10.hgd
+  handgrad predict runs/quickstart/model.safetensors photos/";
+
+/// Trains and runs image classifiers: hand-derived gradients, no framework, one binary.
+#[derive(Parser)]
+#[command(name = "handgrad", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a recipe.
+    Train(train::Args),
+    /// List the built-in recipes.
+    Recipes(recipes::Args),
+    /// Print how a model runs: steps, memory, FLOPs.
+    Plan(plan::Args),
+    /// Measure training, inference and latency of a recipe's model on random images.
+    Bench(bench::Args),
+}
+
+/// Parses the command line, runs it, and turns errors into messages and exit codes: 0 done, 2 wrong usage, 1 anything
+/// else.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Train(args) => train::run(args),
+        Command::Recipes(args) => recipes::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Bench(args) => bench::run(args),
+    };
+    exit_code(result)
+}
+
+fn exit_code(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(if error.kind() == ErrorKind::Usage { 2 } else { 1 })
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! `handgrad train`
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::backend::{Backend, in_pool, threads};
+use super::out;
+use crate::backend::{Cpu, Host, Reference};
+use crate::graph::grouped;
+use crate::recipe::Recipe;
+use crate::train::{self, Event, Job, Report, RunFolder};
+use crate::{Error, ErrorKind, Result};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  handgrad train                                            the quick-start net on the built-in images
+  handgrad train cifar10-convnet2 --data cifar10.hgd        a published experiment
+  handgrad train cifar10-resnet --seed 1 --out runs/a       another seed, a folder of your choice
+  handgrad train --out runs/a --resume                      go on where runs/a stopped
+  handgrad train my.toml --set optimizer.weight_decay=1e-4  your own recipe, one key changed")]
+pub struct Args {
+    /// A built-in recipe (see `handgrad recipes`) or the path of a .toml file.
+    recipe: Option<String>,
+    /// The dataset, an .hgd file; by default what the recipe names.
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// The run's folder; runs/RECIPE by default.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Epochs of the last phase.
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+    /// Images per batch.
+    #[arg(long, value_name = "N")]
+    batch: Option<String>,
+    /// What every random number of the run follows from.
+    #[arg(long, value_name = "N")]
+    seed: Option<String>,
+    /// reference (f64, slow, the truth), cpu or cuda[:N].
+    #[arg(long, default_value = "cpu")]
+    backend: Backend,
+    /// f32, bf16, tf32, fp16 or int8; a backend may lack some.
+    #[arg(long, value_name = "P")]
+    precision: Option<String>,
+    /// Threads; all cores by default. The result does not depend on it.
+    #[arg(long, value_name = "N", value_parser = threads)]
+    threads: Option<usize>,
+    /// Go on from the checkpoint in the run's folder.
+    #[arg(long)]
+    resume: bool,
+    /// Resume although this machine has another SIMD level than the checkpoint's, which gives other bits.
+    #[arg(long, requires = "resume")]
+    other_simd: bool,
+    /// Change one key of the recipe, such as optimizer.momentum=0.95; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print the result as one JSON object, and progress to standard error.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    /// The recipe with every flag applied.
+    fn recipe(&self, name: &str) -> Result<Recipe> {
+        let mut recipe = Recipe::load(name)?;
+        for assignment in &self.set {
+            recipe.set(assignment)?;
+        }
+        let flags = [
+            ("--batch", "data.batch", &self.batch),
+            ("--seed", "train.seed", &self.seed),
+            ("--precision", "train.precision", &self.precision),
+        ];
+        for (flag, key, value) in flags {
+            if let Some(value) = value {
+                recipe.set_by(flag, key, value)?;
+            }
+        }
+        if let Some(epochs) = self.epochs {
+            recipe.set_epochs(epochs)?;
+        }
+        Ok(recipe)
+    }
+
+    /// The recipe and folder of a new run, or those of the run to resume.
+    fn folder(&self) -> Result<(Recipe, RunFolder)> {
+        let name = self.recipe.as_deref().unwrap_or("quickstart");
+        if !self.resume {
+            let recipe = self.recipe(name)?;
+            let folder = RunFolder::create(self.out.as_deref(), &recipe.name)?;
+            return Ok((recipe, folder));
+        }
+        let folder = RunFolder::open(self.out.as_deref(), &Recipe::load(name)?.name)?;
+        let saved = Recipe::load(&folder.recipe().to_string_lossy())?;
+        let changes = self.recipe.is_some()
+            || !self.set.is_empty()
+            || self.epochs.is_some()
+            || [&self.batch, &self.seed, &self.precision].iter().any(|flag| flag.is_some());
+        if changes && self.recipe(name)?.to_toml()? != saved.to_toml()? {
+            let e = Error::new(ErrorKind::Usage, folder.path().display(), "the flags say another recipe");
+            return Err(e.expected("the recipe in the folder").hint("with --resume give only --out (and --data)"));
+        }
+        Ok((saved, folder))
+    }
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let stop = stop_on_signals()?;
+    let (recipe, folder) = args.folder()?;
+    let say = |text: String| if args.json { eprintln!("{text}"); Ok(()) } else { out::line(text) };
+    let (data, dataset) = in_pool(args.threads, || {
+        train::open_dataset(&recipe.data.dataset, args.data.as_deref(), |text| eprintln!("{text}"))
+    })?;
+    say(format!("{}: {}", recipe.name, recipe.title))?;
+    say(format!("data:  {}", data.display()))?;
+    say(format!("run:   {}", folder.path().display()))?;
+    let job = Job { recipe, dataset, folder, resume: args.resume, other_simd: args.other_simd };
+    let mut view = View::new(&say);
+    let report = in_pool(args.threads, || match args.backend {
+        Backend::Cpu => start::<Cpu>(&job, &stop, &mut view),
+        Backend::Reference => start::<Reference>(&job, &stop, &mut view),
+    });
+    view.bar.finish_and_clear();
+    let report = report?;
+    if args.json {
+        return out::json(&report);
+    }
+    summarise(&job, &report)
+}
+
+fn start<B: Host>(job: &Job, stop: &AtomicBool, view: &mut View<'_>) -> Result<Report> {
+    if !job.resume {
+        job.describe(B::NAME)?;
+    }
+    train::run::<B>(job, stop, |event| view.show(&event))
+}
+
+fn summarise(job: &Job, report: &Report) -> Result<()> {
+    let folder = &job.folder;
+    let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+    out::line("")?;
+    out::line(format!("accuracy:  {} after the last epoch", percent(report.last.accuracy)))?;
+    if report.best_epoch != report.last.epoch {
+        out::line(format!("           {} at best, in epoch {}", percent(report.best_accuracy), report.best_epoch))?;
+    }
+    if let Some(tta) = report.tta_accuracy {
+        out::line(format!("           {} with {} augmented passes", percent(tta), job.recipe.train.tta))?;
+    }
+    out::line(format!("time:      {:.1} s", report.seconds))?;
+    out::line(format!("model:     {}", folder.last().display()))?;
+    out::line(format!("curves:    {}", folder.curves().display()))?;
+    let data = job.dataset.path().display();
+    out::line(format!("next:      handgrad eval {} --data {data}", folder.last().display()))
+}
+
+/// A flag that SIGINT and SIGTERM set; a second signal ends the program at once.
+fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let registered = signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())
+            .and_then(|_| signal_hook::flag::register(signal, stop.clone()));
+        registered.map_err(|e| Error::io("signal handler", &e))?;
+    }
+    Ok(stop)
+}
+
+/// Shows progress: a bar on a terminal, and a line per epoch.
+struct View<'a> {
+    bar: ProgressBar,
+    say: &'a (dyn Fn(String) -> Result<()> + Sync),
+}
+
+impl<'a> View<'a> {
+    fn new(say: &'a (dyn Fn(String) -> Result<()> + Sync)) -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len} {msg} (epoch: {eta} left)");
+        bar.set_style(style.expect("the template is valid").progress_chars("━╸─"));
+        View { bar, say }
+    }
+
+    fn line(&self, text: String) {
+        // A closed output is no reason to stop training; the files hold everything.
+        self.bar.suspend(|| drop((self.say)(text)));
+    }
+
+    fn show(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Ready { peak_bytes, params, images, epochs, done } => {
+                let mib = *peak_bytes as f64 / f64::from(1 << 20);
+                self.line(format!(
+                    "model: {} trained parameters; {} training and {} validation images; {mib:.1} MiB at most",
+                    grouped(*params),
+                    grouped(images.0),
+                    grouped(images.1)
+                ));
+                if *done > 0 {
+                    self.line(format!("resumed after {done} of {epochs} epochs"));
+                }
+                self.line("epoch  train loss  valid loss  accuracy    top-5         lr   seconds   images/s".into());
+            }
+            Event::Step { epoch, batch: (done, all), loss, images_per_second } => {
+                self.bar.set_length(*all as u64);
+                self.bar.set_position(*done as u64);
+                self.bar.set_prefix(format!("epoch {epoch}"));
+                self.bar.set_message(format!("loss {loss:.4}, {images_per_second:.0} images/s"));
+            }
+            Event::Checkpoint(path) => self.line(format!("checkpoint: {}", path.display())),
+            Event::Epoch(m) => self.line(format!(
+                "{:5}  {:10.4}  {:10.4}  {:7.2} %  {:5.2} %  {:9.2e}  {:8.1}  {:9.0}",
+                m.epoch,
+                m.train_loss,
+                m.valid_loss,
+                100.0 * m.accuracy,
+                100.0 * m.top5,
+                m.lr,
+                m.seconds,
+                m.images_per_second
+            )),
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The training loop of `handgrad train`: made of the same pieces that a program of your own would use.
+
+mod checkpoint;
+mod datasets;
+mod evaluate;
+mod folder;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::backend::Host;
+use crate::data::{self, Dataset, Loader, LoaderConfig};
+use crate::engine::{Accumulate, Engine};
+use crate::graph::Graph;
+use crate::io::metrics::{self, EpochMetrics};
+use crate::io::{model_file, plot};
+use crate::optim::{Optimizer, ParamEntry, ParamTable, Sgd, clip_grad_norm};
+use crate::recipe::{self, Phase, Recipe};
+use crate::rng::Key;
+use crate::schedule::Position;
+use crate::{Error, ErrorKind, Params, Result};
+
+pub use checkpoint::Progress;
+pub use datasets::{built_in, cache_dir, locate, write_synth};
+pub use evaluate::{Feed, Totals, evaluate};
+pub use folder::RunFolder;
+
+/// What a run is told besides its recipe.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// The dataset.
+    pub dataset: Arc<Dataset>,
+    /// The run's folder.
+    pub folder: RunFolder,
+    /// Go on from the folder's checkpoint.
+    pub resume: bool,
+    /// Go on although the checkpoint was made at another SIMD level, which gives other bits.
+    pub other_simd: bool,
+}
+
+impl Job {
+    /// Writes the exact recipe, and what else the run depends on, into its folder.
+    ///
+    /// # Errors
+    /// Kind [`ErrorKind::Io`] where the folder cannot be written.
+    pub fn describe(&self, backend: &str) -> Result<()> {
+        let environment = serde_json::json!({
+            "handgrad": env!("CARGO_PKG_VERSION"),
+            "backend": backend,
+            "simd": crate::backend::simd_level().name(),
+            "target": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+            "threads": rayon::current_num_threads(),
+            "dataset": self.dataset.path(),
+            "dataset_checksum": format!("{:016x}", self.dataset.checksum()),
+        });
+        let text = serde_json::to_string_pretty(&environment).expect("plain data has a JSON form");
+        write_text(&self.folder.environment(), &text)?;
+        write_text(&self.folder.recipe(), &self.recipe.to_toml()?)
+    }
+}
+
+fn write_text(path: &Path, text: &str) -> Result<()> {
+    crate::io::atomic::write_atomically(path, |file| {
+        std::io::Write::write_all(file, text.as_bytes()).map_err(|e| Error::io(path, &e))
+    })
+}
+
+/// What a run reports while it works.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Everything is set up; nothing has run yet.
+    Ready {
+        /// Bytes that the engine, the optimizer and the loaders allocate: the peak, since a step allocates nothing.
+        peak_bytes: usize,
+        /// Trained parameters.
+        params: usize,
+        /// Training and validation images.
+        images: (usize, usize),
+        /// Epochs in all.
+        epochs: u32,
+        /// Epochs that were done before (a resumed run).
+        done: u64,
+    },
+    /// An optimizer step is done.
+    Step {
+        /// The epoch, from 1.
+        epoch: u64,
+        /// Batches done and all of the epoch.
+        batch: (usize, usize),
+        /// Mean loss of the epoch so far.
+        loss: f64,
+        /// Images per second of the epoch so far.
+        images_per_second: f64,
+    },
+    /// An epoch and its evaluation are done.
+    Epoch(&'a EpochMetrics),
+    /// A checkpoint was written inside an epoch.
+    Checkpoint(&'a Path),
+}
+
+/// What a finished run came to.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Report {
+    /// Of the last epoch.
+    pub last: EpochMetrics,
+    /// The highest accuracy of any epoch, and which one.
+    pub best_accuracy: f64,
+    /// The epoch of the highest accuracy.
+    pub best_epoch: u64,
+    /// Seconds of training and evaluation, those before a resume included.
+    pub seconds: f64,
+    /// Accuracy of the last model averaged over augmented passes, where the recipe asks for that.
+    pub tta_accuracy: Option<f64>,
+}
+
+/// Runs a recipe. `stop` set from outside (a signal) makes it save its state and return an error of kind
+/// [`ErrorKind::Interrupted`].
+///
+/// # Errors
+/// What the recipe, the dataset, the folder or the numbers get wrong.
+pub fn run<B: Host>(job: &Job, stop: &AtomicBool, mut report: impl FnMut(Event<'_>)) -> Result<Report> {
+    Trainer::<B>::new(job)?.run(stop, &mut report)
+}
+
+struct Trainer<'a, B: Host> {
+    job: &'a Job,
+    graph: Graph,
+    engine: Engine<B>,
+    train: Loader,
+    valid: Loader,
+    feed: Feed<B>,
+    progress: Progress,
+    saved_at: Instant,
+}
+
+impl<'a, B: Host> Trainer<'a, B> {
+    fn new(job: &'a Job) -> Result<Self> {
+        let Job { recipe, dataset, .. } = job;
+        if recipe.train.precision != recipe::Precision::F32 {
+            let e = Error::new(ErrorKind::Usage, "--precision", recipe.train.precision);
+            return Err(e.expected(format!("f32 with --backend {}", B::NAME)));
+        }
+        let size = recipe.data.size as usize;
+        let graph = recipe.model.build(dataset.classes().len(), size)?;
+        let batch = recipe.data.batch as usize;
+        let key = Key::new(recipe.train.seed);
+        let config = LoaderConfig {
+            size: (size, size),
+            normalise: normalise(&recipe.data.normalise, dataset),
+            augment: data::Augment { pad: recipe.data.augment.pad as usize, flip: recipe.data.augment.flip },
+            drop_last: recipe.data.drop_last,
+            label_smoothing: recipe.train.label_smoothing as f32,
+            key: key.with_name("data"),
+            ..LoaderConfig::train(dataset, batch)
+        };
+        let valid = LoaderConfig {
+            size: (size, size),
+            normalise: config.normalise,
+            ..LoaderConfig::valid(dataset, batch)
+        };
+        Ok(Trainer {
+            job,
+            engine: Engine::new(&graph, batch, recipe.train.seed)?,
+            train: Loader::new(dataset.clone(), config)?,
+            valid: Loader::new(dataset.clone(), valid)?,
+            feed: Feed::default(),
+            progress: Progress::default(),
+            saved_at: Instant::now(),
+            graph,
+        })
+    }
+
+    fn run(mut self, stop: &AtomicBool, report: &mut dyn FnMut(Event<'_>)) -> Result<Report> {
+        let job = self.job;
+        let steps_per_epoch = self.train.steps_per_epoch();
+        if steps_per_epoch == 0 {
+            let found = "fewer training images than one batch, and drop_last leaves them out";
+            return Err(Error::new(ErrorKind::Usage, "data.batch", found).expected("a smaller batch"));
+        }
+        let resumed = if job.resume { checkpoint::load(job, self.engine.params_mut())? } else { None };
+        let mut moments = None;
+        if let Some((progress, saved_moments)) = resumed {
+            self.engine.set_step(progress.engine_step);
+            (self.progress, moments) = (progress, Some(saved_moments));
+        }
+        let mut history = metrics::truncate_to_epoch(job.folder.metrics(), self.progress.epochs)?;
+        self.announce(&history, report)?;
+
+        let mut first_epoch = 0;
+        for phase in &job.recipe.phases {
+            let after = first_epoch + u64::from(phase.epochs());
+            if self.progress.epochs >= after {
+                first_epoch = after;
+                continue;
+            }
+            // Each phase starts a new optimizer on the same weights, as each published `fit` does.
+            let mut optimizer = self.optimizer()?;
+            if let Some((steps, saved)) = moments.take().filter(|_| self.progress.in_phase(first_epoch)) {
+                let saved: Vec<(&str, &[B::Elem])> = saved.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+                optimizer.restore(steps, &saved)?;
+            }
+            while self.progress.epochs < after {
+                let metrics = self.epoch(phase, first_epoch, &mut optimizer, stop, report)?;
+                history.push(metrics);
+                self.finish_epoch(&history, &mut optimizer, report)?;
+            }
+            first_epoch = after;
+        }
+        self.finish(&history)
+    }
+
+    /// Tells what the run will take before it takes it.
+    fn announce(&self, history: &[EpochMetrics], report: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        let Job { recipe, dataset, .. } = self.job;
+        let params = self.engine.params();
+        let moments: usize = self.optimizer()?.moments().iter().map(|(_, moment)| size_of_val(*moment)).sum();
+        report(Event::Ready {
+            peak_bytes: self.engine.bytes() + moments + self.train.bytes() + self.valid.bytes(),
+            params: params.table().iter().filter(|info| info.used).map(|info| info.len).sum(),
+            images: (dataset.split(data::Split::Train).len(), dataset.split(data::Split::Valid).len()),
+            epochs: recipe.epochs(),
+            done: history.len() as u64,
+        });
+        Ok(())
+    }
+
+    fn optimizer(&self) -> Result<Sgd<B::Elem>> {
+        let optimizer = &self.job.recipe.optimizer;
+        Sgd::new(optimizer.sgd(), param_table(self.engine.params(), &optimizer.rules())?)
+    }
+
+    /// Trains one epoch, from wherever the checkpoint left it, and evaluates.
+    fn epoch(
+        &mut self,
+        phase: &Phase,
+        first_epoch: u64,
+        optimizer: &mut Sgd<B::Elem>,
+        stop: &AtomicBool,
+        report: &mut dyn FnMut(Event<'_>),
+    ) -> Result<EpochMetrics> {
+        let recipe = &self.job.recipe;
+        let accumulate = recipe.optimizer.accumulate as usize;
+        let batches = self.train.steps_per_epoch();
+        let steps_per_epoch = batches.div_ceil(accumulate) as u64;
+        let (started, seconds_before) = (Instant::now(), self.progress.seconds);
+        let (mut lr, mut pending) = (phase.lr, 0);
+        let mut epoch = self.train.epoch(self.progress.epochs, self.progress.batch)?;
+        while let Some(batch) = epoch.next().transpose()? {
+            let in_group = self.progress.batch % accumulate;
+            if in_group == 0 {
+                pending = self.images_in_group(self.progress.batch, accumulate);
+            }
+            let (images, targets) = self.feed.views(&batch);
+            let share = Accumulate { total: pending, add: in_group > 0 };
+            let outcome = self.engine.train_micro_step(images, targets, share)?;
+            self.progress.train.add(&outcome);
+            self.progress.batch += 1;
+            if self.progress.batch % accumulate != 0 && self.progress.batch < batches {
+                continue;
+            }
+            let step = (self.progress.epochs - first_epoch) * steps_per_epoch
+                + ((self.progress.batch - 1) / accumulate) as u64;
+            let total_steps = steps_per_epoch * u64::from(phase.epochs());
+            lr = phase.schedule.lr(phase.lr, Position { step, steps_per_epoch, total_steps });
+            let (values, grads, _) = self.engine.params_mut().split_mut();
+            if let Some(max_norm) = recipe.optimizer.clip_norm {
+                clip_grad_norm(grads, optimizer.table(), max_norm)?;
+            }
+            optimizer.step(values, grads, lr)?;
+
+            self.progress.seconds = seconds_before + started.elapsed().as_secs_f64();
+            self.progress.engine_step = self.engine.step();
+            report(Event::Step {
+                epoch: self.progress.epochs + 1,
+                batch: (self.progress.batch, batches),
+                loss: self.progress.train.mean_loss(),
+                images_per_second: self.progress.train.images as f64 / self.progress.epoch_seconds().max(1e-9),
+            });
+            if self.progress.batch < batches {
+                self.save_inside_epoch(optimizer, stop, report)?;
+            }
+        }
+        let trained_seconds = self.progress.epoch_seconds().max(1e-9);
+        let totals = evaluate(&mut self.engine, &self.valid, &mut self.feed)?;
+        self.progress.seconds = seconds_before + started.elapsed().as_secs_f64();
+        Ok(EpochMetrics {
+            epoch: self.progress.epochs + 1,
+            train_loss: self.progress.train.mean_loss(),
+            valid_loss: totals.mean_loss(),
+            accuracy: totals.accuracy(),
+            top5: totals.top5(),
+            lr,
+            seconds: self.progress.epoch_seconds(),
+            images_per_second: self.progress.train.images as f64 / trained_seconds,
+        })
+    }
+
+    /// The images of the optimizer step that starts with batch `first`.
+    fn images_in_group(&self, first: usize, accumulate: usize) -> usize {
+        let images = self.train.images_per_epoch();
+        let batch = self.train.config().batch.min(images);
+        (images - first * batch).min(accumulate * batch)
+    }
+
+    /// A checkpoint where the clock or a signal asks for one.
+    fn save_inside_epoch(
+        &mut self,
+        optimizer: &Sgd<B::Elem>,
+        stop: &AtomicBool,
+        report: &mut dyn FnMut(Event<'_>),
+    ) -> Result<()> {
+        let minutes = self.job.recipe.train.checkpoint_minutes;
+        let stopping = stop.load(Ordering::Relaxed);
+        let due = minutes > 0.0 && self.saved_at.elapsed() >= Duration::from_secs_f64(minutes * 60.0);
+        if stopping || due {
+            self.save(optimizer)?;
+            report(Event::Checkpoint(&self.job.folder.checkpoint()));
+        }
+        if stopping { Err(self.interrupted()) } else { Ok(()) }
+    }
+
+    fn interrupted(&self) -> Error {
+        let at = format!("stopped in epoch {} after batch {}", self.progress.epochs + 1, self.progress.batch);
+        let folder = self.job.folder.path().display();
+        Error::new(ErrorKind::Interrupted, &folder, at)
+            .hint(format!("the state is saved: `handgrad train --out {folder} --resume` goes on"))
+    }
+
+    fn save(&mut self, optimizer: &Sgd<B::Elem>) -> Result<()> {
+        checkpoint::save(self.job, &self.graph, self.engine.params(), &self.progress, optimizer)?;
+        self.saved_at = Instant::now();
+        Ok(())
+    }
+
+    /// Writes metrics, picture, models and checkpoint of a finished epoch.
+    fn finish_epoch(
+        &mut self,
+        history: &[EpochMetrics],
+        optimizer: &mut Sgd<B::Elem>,
+        report: &mut dyn FnMut(Event<'_>),
+    ) -> Result<()> {
+        let (recipe, folder) = (&self.job.recipe, &self.job.folder);
+        let metrics = history.last().expect("an epoch is done");
+        self.progress.next_epoch();
+        metrics::append(folder.metrics(), metrics)?;
+        let steps = self.train.steps_per_epoch().div_ceil(recipe.optimizer.accumulate as usize) as u64;
+        plot::curves(folder.curves(), history, &recipe.lr_curve(steps))?;
+        let notes = [("epoch", metrics.epoch.to_string()), ("accuracy", metrics.accuracy.to_string())];
+        let best_before = history[..history.len() - 1].iter().map(|m| m.accuracy).fold(f64::NEG_INFINITY, f64::max);
+        let info = checkpoint::model_info(self.job, &notes)?;
+        if metrics.accuracy > best_before {
+            model_file::save(folder.best(), &self.graph, self.engine.params(), &info, &Default::default())?;
+        }
+        model_file::save(folder.last(), &self.graph, self.engine.params(), &info, &Default::default())?;
+        self.save(optimizer)?;
+        report(Event::Epoch(metrics));
+        Ok(())
+    }
+
+    fn finish(self, history: &[EpochMetrics]) -> Result<Report> {
+        let last = history.last().cloned().expect("a recipe has at least one epoch");
+        let best = history.iter().fold(&last, |best, m| if m.accuracy > best.accuracy { m } else { best });
+        let report = Report {
+            best_accuracy: best.accuracy,
+            best_epoch: best.epoch,
+            seconds: history.iter().map(|m| m.seconds).sum(),
+            tta_accuracy: None,
+            last,
+        };
+        let text = serde_json::to_string_pretty(&report).expect("plain data has a JSON form");
+        write_text(&self.job.folder.result(), &text)?;
+        Ok(report)
+    }
+}
+
+/// The optimizer's table of a model's parameters.
+///
+/// # Errors
+/// Kind [`ErrorKind::Usage`] for a rule that matches no parameter.
+pub fn param_table<E: crate::backend::Real>(
+    params: &Params<E>,
+    rules: &[crate::optim::GroupRule],
+) -> Result<ParamTable> {
+    let entries = params.table().iter().map(|info| ParamEntry {
+        name: &info.name,
+        offset: info.offset,
+        len: info.len,
+        used: info.used,
+    });
+    ParamTable::new(entries, params.values().len(), rules)
+}
+
+/// A recipe's normalisation for a dataset.
+pub fn normalise(recipe: &recipe::Normalise, dataset: &Dataset) -> data::Normalise {
+    match recipe {
+        recipe::Normalise::Named(recipe::NormaliseBy::Dataset) => {
+            data::Normalise { mean: dataset.mean(), std: dataset.std() }
+        }
+        recipe::Normalise::Named(recipe::NormaliseBy::None) => data::Normalise { mean: [0.0; 3], std: [1.0; 3] },
+        recipe::Normalise::Given { mean, std } => {
+            data::Normalise { mean: mean.map(|v| v as f32), std: std.map(|v| v as f32) }
+        }
+    }
+}
+
+/// The file of a dataset that a job reads, opened.
+///
+/// # Errors
+/// Those of [`locate`] and [`Dataset::open`].
+pub fn open_dataset(name: &str, given: Option<&Path>, notice: impl FnOnce(&str)) -> Result<(PathBuf, Arc<Dataset>)> {
+    let path = locate(name, given, notice)?;
+    let dataset = Dataset::open(&path)?;
+    Ok((path, Arc::new(dataset)))
+}
