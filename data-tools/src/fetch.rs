@@ -174,10 +174,7 @@ fn download(request: &Request, part: &Path) -> Result<u64> {
             Ok(()) => return Ok(downloaded),
             Err(Failure::Final(e)) => return Err(e),
             Err(Failure::Passing(e)) => {
-                if downloaded > before {
-                    (tries, pause) = (0, request.pause);
-                }
-                tries += 1;
+                (tries, pause) = if downloaded > before { (0, request.pause) } else { (tries + 1, pause) };
                 if tries >= TRIES {
                     return Err(e.hint("run the same command again: it goes on where it stopped"));
                 }

@@ -51,15 +51,17 @@ impl Progress {
     }
 
     fn line(&self) -> String {
-        let count = |n: u64| match self.unit {
-            Unit::Images => format!("{n} images"),
-            Unit::Bytes => format!("{} MB", n / 1_000_000),
+        let (scale, unit) = match self.unit {
+            Unit::Images => (1, "images"),
+            Unit::Bytes => (1_000_000, "MB"),
         };
+        let done = self.done / scale;
         match self.total {
             Some(total) if total > 0 => {
-                format!("{} of {} ({} %)", count(self.done), count(total), self.done.saturating_mul(100) / total)
+                let percent = self.done.saturating_mul(100) / total;
+                format!("{done} of {} {unit} ({percent} %)", total / scale)
             }
-            _ => count(self.done),
+            _ => format!("{done} {unit}"),
         }
     }
 
@@ -85,13 +87,31 @@ impl Drop for Progress {
     }
 }
 
+const IMAGES_BAR: &str = "{bar:40} {human_pos}/{human_len} images, {per_sec}, {eta} left";
+const BYTES_BAR: &str = "{bar:40} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
+
 fn bar(unit: Unit, total: Option<u64>, done: u64) -> ProgressBar {
-    let template = match unit {
-        Unit::Images => "{bar:40} {human_pos}/{human_len} images, {per_sec}, {eta} left",
-        Unit::Bytes => "{bar:40} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
-    };
+    let template = if unit == Unit::Images { IMAGES_BAR } else { BYTES_BAR };
     let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
-    // The template is a constant that a test parses; the default style stands in for the impossible.
+    // The templates are constants that a test parses; the default style stands in for the impossible.
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.with_position(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_parse_and_lines_read_well() {
+        assert!([IMAGES_BAR, BYTES_BAR].iter().all(|template| ProgressStyle::with_template(template).is_ok()));
+        let line = |unit, total, done| {
+            let mut progress = Progress::silent();
+            (progress.unit, progress.total, progress.done) = (unit, total, done);
+            progress.line()
+        };
+        assert_eq!(line(Unit::Images, Some(200), 50), "50 of 200 images (25 %)");
+        assert_eq!(line(Unit::Bytes, Some(10_000_000), 3_000_000), "3 of 10 MB (30 %)");
+        assert_eq!(line(Unit::Images, None, 7), "7 images");
+    }
 }

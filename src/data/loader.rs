@@ -100,26 +100,36 @@ impl LoaderConfig {
     }
 }
 
-/// Every image of the split has the size of the batches.
-fn check_sizes(dataset: &Dataset, split: Split, (height, width): (usize, usize)) -> Result<()> {
-    if dataset.fixed_size() == Some((height, width)) {
+/// Every image of the split has the size of the batches. A size of 0 is one that nobody chose, because the dataset
+/// has no single one.
+fn check_sizes(dataset: &Dataset, split: Split, size: (usize, usize)) -> Result<()> {
+    if dataset.fixed_size() == Some(size) {
         return Ok(());
     }
-    for &i in dataset.split(split) {
+    let samples = dataset.split(split);
+    let (first_height, first_width, _) = dataset.size_and_label(samples[0] as usize)?;
+    let chosen = size.0 > 0 && size.1 > 0;
+    let (height, width) = if chosen { size } else { (first_height, first_width) };
+    for &i in samples {
         let (h, w, _) = dataset.size_and_label(i as usize)?;
         if (h, w) != (height, width) {
-            let found = format!("sample {i} has {h}×{w} pixels");
-            let hint = format!(
-                "convert the images to one size: `data-tools convert --size {}x{} …`",
-                height.max(1),
-                width.max(1)
-            );
-            return Err(Error::new(ErrorKind::Shape, dataset.path().display(), found)
-                .expected(format!("{height}×{width} for every sample"))
-                .hint(hint));
+            let asked = if chosen { "as asked".to_owned() } else { format!("as sample {}", samples[0]) };
+            let example = if chosen { format!("{height}x{width}") } else { "128x128".to_owned() };
+            return Err(Error::new(
+                ErrorKind::Shape,
+                dataset.path().display(),
+                format!("sample {i} has {h}×{w} pixels"),
+            )
+            .expected(format!("{height}×{width} for every sample, {asked}"))
+            .hint(format!("convert the images to one size: data-tools convert SRC OUT.hgd --size {example}")));
         }
     }
-    Ok(())
+    if chosen {
+        return Ok(());
+    }
+    // The whole file varies, but not this split: the batches still need the size to be said.
+    Err(Error::new(ErrorKind::Usage, "image size", format!("{}×{}", size.0, size.1))
+        .expected(format!("{height}×{width}, which every sample of the split {split} has")))
 }
 
 /// Hands out the batches of any epoch of a dataset.

@@ -196,3 +196,27 @@ fn wrong_configurations_are_named() {
     assert_eq!(loader.epoch(0, 3).unwrap_err().kind(), ErrorKind::Usage);
     assert!(loader.epoch(0, 2).unwrap().next().is_none());
 }
+
+#[test]
+fn varying_sizes_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.hgd");
+    let mut writer = DatasetWriter::create(&path, &["a".into()]).unwrap();
+    for (split, width) in [(Split::Train, 4), (Split::Train, 5), (Split::Valid, 6), (Split::Valid, 6)] {
+        writer.push(split, 0, 3, width, &vec![7; 9 * width]).unwrap();
+    }
+    writer.finish().unwrap();
+    let dataset = Arc::new(Dataset::open(&path).unwrap());
+    let normalise = Normalise::NONE;
+    let error = |config| Loader::new(Arc::clone(&dataset), config).unwrap_err();
+    let train = error(LoaderConfig { normalise, ..LoaderConfig::train(&dataset, 2) });
+    assert_eq!(train.kind(), ErrorKind::Shape);
+    assert!(
+        ["sample 1 has 3×5", "3×4", "sample 0", "--size"].iter().all(|part| train.to_string().contains(part)),
+        "{train}"
+    );
+    // One split may be of one size: it only has to be said.
+    let valid = LoaderConfig { normalise, ..LoaderConfig::valid(&dataset, 2) };
+    assert_eq!(error(valid.clone()).kind(), ErrorKind::Usage);
+    assert_eq!(read(&Loader::new(dataset, LoaderConfig { size: (3, 6), ..valid }).unwrap(), 0, 0).len(), 1);
+}

@@ -47,9 +47,14 @@ impl Survey {
     /// A file, by the parts of its path from the source's root.
     pub fn file(&mut self, parts: &[&str]) {
         match parts {
-            ["train", name] => {
-                self.flat.extend(class_of(name).map(str::to_owned));
-                self.tops.insert("train".into());
+            [top, name] => {
+                self.top(top);
+                if *top == "train"
+                    && let Some(class) = class_of(name)
+                    && !self.flat.contains(class)
+                {
+                    self.flat.insert(class.to_owned());
+                }
             }
             [top, folder, _, ..] => self.folder(top, folder),
             _ => {}
