@@ -6,5 +6,3 @@ pub mod atomic;
 pub mod metrics;
 #[cfg(feature = "cli")]
 pub mod plot;
-#[cfg(feature = "train")]
-pub mod model_file;
