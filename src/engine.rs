@@ -98,7 +98,7 @@ impl<B: Host> Engine<B> {
         accumulate: Accumulate,
     ) -> Result<Outcome> {
         let input = check::<B>(&self.train, images, targets, self.key.with(self.step))?;
-        self.train.forward::<B>(input, &self.params, &mut self.arena, |_, _| {});
+        self.train.forward::<B>(input, &mut self.params, &mut self.arena, |_, _| {});
         let outcome = outcome(&self.train, targets, &self.arena);
         if !outcome.loss.is_finite() {
             return Err(self.find_non_finite(images, targets));
@@ -115,7 +115,7 @@ impl<B: Host> Engine<B> {
     /// Kind [`ErrorKind::Shape`] where images or targets do not fit.
     pub fn evaluate(&mut self, images: ArrayView4<'_, B::Elem>, targets: ArrayView2<'_, B::Elem>) -> Result<Outcome> {
         let input = check::<B>(&self.eval, images, targets, self.key)?;
-        self.eval.forward::<B>(input, &self.params, &mut self.arena, |_, _| {});
+        self.eval.forward::<B>(input, &mut self.params, &mut self.arena, |_, _| {});
         Ok(outcome(&self.eval, targets, &self.arena))
     }
 
@@ -177,7 +177,7 @@ impl<B: Host> Engine<B> {
         }
         let mut first = None;
         if let Ok(input) = check::<B>(&self.train, images, targets, self.key.with(step)) {
-            self.train.forward::<B>(input, &self.params, &mut self.arena, |name, values| {
+            self.train.forward::<B>(input, &mut self.params, &mut self.arena, |name, values| {
                 if first.is_none() && broken(values) {
                     first = Some(name.to_owned());
                 }

@@ -12,7 +12,9 @@ pub mod data;
 pub mod engine;
 mod error;
 pub mod graph;
-#[cfg(feature = "train")]
+#[cfg(feature = "infer")]
+pub mod infer;
+#[cfg(feature = "infer")]
 pub mod io;
 pub mod models;
 pub mod ops;

@@ -51,19 +51,34 @@ impl<E: Real> Params<E> {
     /// # Errors
     /// Where the machine has too little memory.
     pub fn new(graph: &Graph, key: Key) -> Result<Self> {
-        let used = graph.used_params();
-        let (table, len) = tabulate(graph.params(), |i| used[i]);
-        let (state_table, state_len) = tabulate(graph.states(), |_| true);
-        let mut params = Params {
-            values: Arena::new(len)?,
-            grads: Arena::new(len)?,
-            states: Arena::new(state_len)?,
-            table,
-            state_table,
-        };
+        let mut params = Params::zeros(graph)?;
         initialise(graph.params(), &params.table, params.values.all_mut(), key);
         initialise(graph.states(), &params.state_table, params.states.all_mut(), key);
         Ok(params)
+    }
+
+    /// The parameters of a graph, all zero: to be filled from a file.
+    ///
+    /// # Errors
+    /// Where the machine has too little memory.
+    pub fn zeros(graph: &Graph) -> Result<Self> {
+        let mut params = Params::without_grads(graph)?;
+        params.grads = Arena::new(params.values.len())?;
+        Ok(params)
+    }
+
+    /// The same without memory for gradients, for a model that only predicts: [`Params::grads`] is empty.
+    pub(crate) fn without_grads(graph: &Graph) -> Result<Self> {
+        let used = graph.used_params();
+        let (table, len) = tabulate(graph.params(), |i| used[i]);
+        let (state_table, state_len) = tabulate(graph.states(), |_| true);
+        Ok(Params {
+            values: Arena::new(len)?,
+            grads: Arena::new(0)?,
+            states: Arena::new(state_len)?,
+            table,
+            state_table,
+        })
     }
 
     /// Where each parameter lies.

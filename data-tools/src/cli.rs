@@ -37,6 +37,31 @@ enum Command {
     Inspect(InspectArgs),
     Verify(VerifyArgs),
     Fetch(FetchArgs),
+    Synth(SynthArgs),
+}
+
+/// Draw the built-in dataset: ten kinds of things
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  data-tools synth synth.hgd
+  data-tools synth small.hgd --train 1000 --valid 200 --seed 7")]
+struct SynthArgs {
+    /// Dataset to write
+    #[arg(value_name = "OUT.hgd")]
+    out: PathBuf,
+    /// Training images
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    train: u64,
+    /// Validation images
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    valid: u64,
+    /// Height and width in pixels
+    #[arg(long, value_name = "PX", default_value_t = 32, value_parser = clap::value_parser!(u64).range(8..=1024))]
+    size: u64,
+    /// Another seed, other images
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
 }
 
 /// Make a dataset of images: class folders, the flat layout, CIFAR-10, CIFAR-100
@@ -165,6 +190,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => run_inspect(args),
         Command::Verify(args) => run_verify(args),
         Command::Fetch(args) => run_fetch(args),
+        Command::Synth(args) => run_synth(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -173,6 +199,17 @@ pub fn main() -> ExitCode {
             ExitCode::from(if e.kind() == ErrorKind::Usage { 2 } else { 1 })
         }
     }
+}
+
+fn run_synth(args: &SynthArgs) -> Result<()> {
+    let config = SynthConfig {
+        train: args.train as usize,
+        valid: args.valid as usize,
+        size: args.size as usize,
+        seed: args.seed,
+    };
+    synth::write(&config, &args.out)?;
+    print(&format!("{}: {} training and {} validation images\n", args.out.display(), args.train, args.valid))
 }
 
 /// Prints to standard output. Whoever closed the pipe has read enough.

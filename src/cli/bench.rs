@@ -86,8 +86,7 @@ fn measure<B: Host>(args: &Args) -> Result<Measured> {
     let graph = recipe.model.build(classes, size)?;
     let mut engine = Engine::<B>::new(&graph, batch, 0)?;
     let mut optimizer = Sgd::new(recipe.optimizer.sgd(), param_table(engine.params(), &recipe.optimizer.rules())?)?;
-    let peak_bytes =
-        engine.bytes() + optimizer.moments().iter().map(|(_, moment)| size_of_val(*moment)).sum::<usize>();
+    let peak_bytes = engine.bytes() + optimizer.moments().iter().map(|(_, moment)| size_of_val(*moment)).sum::<usize>();
 
     let mut noise = Key::new(1).stream();
     let images = Array4::from_shape_simple_fn((batch, size, size, 3), || B::Elem::of(noise.normal()));

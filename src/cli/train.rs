@@ -112,7 +112,14 @@ impl Args {
 pub fn run(args: Args) -> Result<()> {
     let stop = stop_on_signals()?;
     let (recipe, folder) = args.folder()?;
-    let say = |text: String| if args.json { eprintln!("{text}"); Ok(()) } else { out::line(text) };
+    let say = |text: String| {
+        if args.json {
+            eprintln!("{text}");
+            Ok(())
+        } else {
+            out::line(text)
+        }
+    };
     let (data, dataset) = in_pool(args.threads, || {
         train::open_dataset(&recipe.data.dataset, args.data.as_deref(), |text| eprintln!("{text}"))
     })?;

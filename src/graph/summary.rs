@@ -57,7 +57,7 @@ impl Graph {
             total_params: count(self.params(), &(0..self.params().len()).collect::<Vec<_>>()),
             used_params: count(self.params(), &used),
             params_by_layer: layers.iter().map(|l| l.params).sum(),
-            flops: layers.iter().map(|l| l.flops).sum(),
+            flops: layers.iter().fold(0, |sum, l| sum.saturating_add(l.flops)),
             layers,
         }
     }

@@ -4,5 +4,6 @@
 pub mod atomic;
 #[cfg(feature = "train")]
 pub mod metrics;
+pub mod model_file;
 #[cfg(feature = "cli")]
 pub mod plot;

@@ -3,9 +3,7 @@
 use super::ModelOptions;
 use crate::Result;
 use crate::graph::{Graph, NodeId};
-use crate::ops::{
-    Activation, AdaptivePool, Add, BatchNorm, Conv2d, Dropout, Flatten, Linear, OpSpec, Reduce,
-};
+use crate::ops::{Activation, AdaptivePool, Add, BatchNorm, Conv2d, Dropout, Flatten, Linear, OpSpec, Reduce};
 
 /// One linear layer on the pixels: what any other model has to beat.
 pub(super) fn linear(options: &ModelOptions) -> Result<Graph> {

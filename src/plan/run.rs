@@ -35,14 +35,38 @@ impl Plan {
     pub(crate) fn forward<B: Host>(
         &self,
         input: Input<'_, B::Elem>,
+        params: &mut Params<B::Elem>,
+        arena: &mut Arena<B::Elem>,
+        after: impl FnMut(&str, &[B::Elem]),
+    ) {
+        self.forward_steps::<B>(input, params, &params.states, arena, after);
+    }
+
+    /// Runs all forward steps with the parameters that several threads share, and a copy of the state of its own:
+    /// kernels get state to change, although only training changes it.
+    pub(crate) fn infer<B: Host>(
+        &self,
+        input: Input<'_, B::Elem>,
         params: &Params<B::Elem>,
+        states: &mut Arena<B::Elem>,
+        arena: &mut Arena<B::Elem>,
+    ) {
+        self.forward_steps::<B>(input, params, states, arena, |_, _| {});
+    }
+
+    /// No slice of `states` may live: both callers have it exclusively.
+    fn forward_steps<B: Host>(
+        &self,
+        input: Input<'_, B::Elem>,
+        params: &Params<B::Elem>,
+        states: &Arena<B::Elem>,
         arena: &mut Arena<B::Elem>,
         mut after: impl FnMut(&str, &[B::Elem]),
     ) {
         for step in &self.steps {
             let node = &self.graph.nodes()[step.node];
             if let Pass::Forward { x, y, in_place } = &step.pass {
-                self.forward_step::<B>(step, node, (x, *y, *in_place), input.reborrow(), params, arena);
+                self.forward_step::<B>(step, node, (x, *y, *in_place), input.reborrow(), (params, states), arena);
                 // SAFETY: the step is over, its operands are gone.
                 after(&node.name, unsafe { arena.slice(self.buffers[*y].range(input.images.dim().0)) });
             }
@@ -88,7 +112,7 @@ impl Plan {
         node: &Node,
         (x, y, in_place): (&[Place], usize, bool),
         input: Input<'a, B::Elem>,
-        params: &'a Params<B::Elem>,
+        (params, all_states): (&'a Params<B::Elem>, &'a Arena<B::Elem>),
         arena: &'a Arena<B::Elem>,
     ) {
         let n = input.images.dim().0;
@@ -112,7 +136,7 @@ impl Plan {
                 arena.slice_mut(self.buffers[y].range(n)),
                 step.saved.iter().map(|&b| arena.slice_mut(self.buffers[b].range(n))).collect(),
                 step.scratch.map_or(&mut [][..], |b| arena.slice_mut(self.buffers[b].range(n))),
-                node.states.iter().map(|&s| params.states.slice_mut(params.state_range(s))).collect(),
+                node.states.iter().map(|&s| all_states.slice_mut(params.state_range(s))).collect(),
             )
         };
         // SAFETY: nobody writes parameters while a plan runs.

@@ -2,10 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-
 use crate::data::synth::{self, SynthConfig};
-use crate::data::{DatasetWriter, Split};
 use crate::{Error, ErrorKind, Result};
 
 /// The folder of datasets that the program makes itself: `HANDGRAD_CACHE`, else the user's cache directory.
@@ -44,9 +41,8 @@ pub fn locate(name: &str, given: Option<&Path>, notice: impl FnOnce(&str)) -> Re
     let found = candidates.iter().flatten().find(|path| path.is_file());
     found.cloned().ok_or_else(|| {
         let e = Error::new(ErrorKind::Usage, format!("dataset {name}"), format!("there is no {file}"));
-        e.expected("--data FILE.hgd, or that file in the folder that HANDGRAD_DATA names").hint(format!(
-            "make it once: `data-tools fetch {name}`, then `data-tools convert` the archive to {file}"
-        ))
+        e.expected("--data FILE.hgd, or that file in the folder that HANDGRAD_DATA names")
+            .hint(format!("make it once: `data-tools fetch {name}`, then `data-tools convert` the archive to {file}"))
     })
 }
 
@@ -59,36 +55,7 @@ pub fn built_in(config: &SynthConfig, notice: impl FnOnce(&str)) -> Result<PathB
     let path = cache_dir()?.join(format!("synth-v{}-{train}-{valid}-{size}-{seed}.hgd", synth::VERSION));
     if !path.is_file() {
         notice(&format!("drawing the built-in dataset ({} images) to {}", train + valid, path.display()));
-        write_synth(config, &path)?;
+        synth::write(config, &path)?;
     }
     Ok(path)
-}
-
-/// Draws the built-in dataset into a file.
-///
-/// # Errors
-/// Kind [`ErrorKind::Io`] where the file cannot be written, [`ErrorKind::Shape`] for a size of 0.
-pub fn write_synth(config: &SynthConfig, path: &Path) -> Result<()> {
-    /// Images drawn in parallel at a time.
-    const CHUNK: usize = 1000;
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e))?;
-    }
-    let mut writer = DatasetWriter::create(path, &synth::CLASSES.map(String::from))?;
-    for (code, split, count) in [(0, Split::Train, config.train), (1, Split::Valid, config.valid)] {
-        for start in (0..count).step_by(CHUNK) {
-            let indices = start..count.min(start + CHUNK);
-            let images: Vec<_> = indices
-                .into_par_iter()
-                .map(|i| {
-                    let mut pixels = vec![0; config.size * config.size * 3];
-                    synth::draw(config, code, i as u64, &mut pixels).map(|label| (label, pixels))
-                })
-                .collect::<Result<_>>()?;
-            for (label, pixels) in images {
-                writer.push(split, label, config.size, config.size, &pixels)?;
-            }
-        }
-    }
-    writer.finish()
 }

@@ -23,7 +23,7 @@ use crate::schedule::Position;
 use crate::{Error, ErrorKind, Params, Result};
 
 pub use checkpoint::Progress;
-pub use datasets::{built_in, cache_dir, locate, write_synth};
+pub use datasets::{built_in, cache_dir, locate};
 pub use evaluate::{Feed, Totals, evaluate};
 pub use folder::RunFolder;
 
@@ -157,11 +157,8 @@ impl<'a, B: Host> Trainer<'a, B> {
             key: key.with_name("data"),
             ..LoaderConfig::train(dataset, batch)
         };
-        let valid = LoaderConfig {
-            size: (size, size),
-            normalise: config.normalise,
-            ..LoaderConfig::valid(dataset, batch)
-        };
+        let valid =
+            LoaderConfig { size: (size, size), normalise: config.normalise, ..LoaderConfig::valid(dataset, batch) };
         Ok(Trainer {
             job,
             engine: Engine::new(&graph, batch, recipe.train.seed)?,

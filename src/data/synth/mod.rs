@@ -9,8 +9,11 @@
 //! An image is a pure function of (seed, split, index). Its arithmetic is +, −, ×, ÷, √ and floor in f32 and f64,
 //! without fused multiply-add or library functions, so it is the same to the bit on every machine.
 
+mod file;
 mod paint;
 mod shapes;
+
+pub use file::write;
 
 use crate::rng::{Key, Stream};
 use crate::{Error, ErrorKind, Result};
