@@ -22,7 +22,8 @@ pub fn bias_gradient_scratch(channels: usize, max_rows: usize) -> usize {
     partials(max_rows, channels) * channels
 }
 
-/// db[c] = Σ over rows of dy `[rows][channels]`, `channels` being db's length; written, or added to db.
+/// `db[c] = Σ dy[row][c]` over the rows of dy `[rows][channels]`, `channels` being db's length; written, or
+/// added to db.
 ///
 /// Sums run in f64 within a partial sum and over partial sums, so that the error is that of rounding the partial
 /// sums to f32 once.

@@ -2,8 +2,9 @@
 //!
 //! Rows of the tile are (kernel row, kernel column, channel), k runs over the pixels of a unit, and dy serves as B
 //! where it lies. A tile under one tap visits only the pixels whose input lies inside the image; images of few
-//! channels, where tiles need several taps, are padded instead. Units are dealt to a few partial sums, fixed by the shape, that are added in order at the end;
-//! large weights get fewer partial sums and are cut into tiles of rows and columns instead.
+//! channels, where tiles need several taps, are padded instead. Units are dealt to a few partial sums, fixed by the
+//! shape, that are added in order at the end; large weights get fewer partial sums and are cut into tiles of rows and
+//! columns instead.
 
 use super::ConvGeometry;
 use super::pack::Columns;

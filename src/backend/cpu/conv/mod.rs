@@ -1,18 +1,21 @@
 //! Convolutions over NHWC images, forward and backward, without im2col.
 //!
-//! Images are copied once into a small zero-padded [window](window) (or read in place where no padding is needed).
-//! Inside it every kernel tap is a constant offset from an output pixel's first element, and with NHWC a kernel row
-//! is one contiguous run, so that the register [tile](super::tile) reads its operand directly:
+//! Small images in large batches are read in place, and no product with padding is computed; others are copied once
+//! into a small zero-padded window (`window`), or read in place where no padding is needed. Every kernel tap is a
+//! constant offset from an output pixel's first element, and with NHWC a kernel row is one contiguous run, so that
+//! the register tile reads its operand directly:
 //!
 //! - forward: rows = output pixels, columns = output channels, k = (kernel row, kernel column, channel);
-//! - input gradient: the same engine ([taps]) on the output's gradient with flipped, transposed weights; a stride s
+//! - input gradient: the same engine (`taps`) on the output's gradient with flipped, transposed weights; a stride s
 //!   makes s² sets of input pixels, each reached by its own subset of taps;
-//! - weight gradient ([dweight]): rows = (kernel row, kernel column, channel), columns = output channels, k = pixels.
+//! - weight gradient (`dweight`): rows = (kernel row, kernel column, channel), columns = output channels, k = pixels.
 //!
-//! Depthwise convolutions (one channel per group) have loops over channels of their own ([depthwise]).
+//! Depthwise convolutions (one channel per group) have loops over channels of their own (`depthwise`).
 //!
-//! Layouts: images `[n][h][w][c]`, weights `[kh][kw][in_c/groups][out_c]`. Slices longer than needed are programmer
-//! errors and panic, as are shorter ones.
+//! Layouts: images `[n][h][w][c]`, weights `[kh][kw][in_c/groups][out_c]`. Slices of another
+//! length, or a geometry that does not fit together, are programmer errors and panic.
+//!
+//! Same bits for any number of threads at one level; what an image gives does not depend on the batch around it.
 
 mod axis;
 mod bias;
@@ -188,7 +191,7 @@ pub fn input_gradient_scratch(level: Level, geometry: &ConvGeometry, max_n: usiz
     TapConvolution::new(level, geometry, Direction::InputGradient).scratch(max_n)
 }
 
-/// dx[i] = Σ dy[o]·w[tap] over all output pixels o and taps that read input pixel i; written, or added to dx.
+/// `dx[i] = Σ dy[o]·w[tap]` over all output pixels o and taps that read input pixel i; written, or added to dx.
 #[allow(clippy::too_many_arguments)]
 pub fn input_gradient(
     level: Level,
@@ -216,7 +219,7 @@ pub fn weight_gradient_scratch(level: Level, geometry: &ConvGeometry, max_n: usi
     dweight::WeightGradient::new(level, geometry).scratch(max_n)
 }
 
-/// dw[tap][c][o] = Σ over images and output pixels of x[pixel under the tap][c]·dy[pixel][o]; written, or added to dw.
+/// `dw[tap][c][o] = Σ x[pixel under the tap][c]·dy[pixel][o]` over images and output pixels; written, or added to dw.
 #[allow(clippy::too_many_arguments)]
 pub fn weight_gradient(
     level: Level,

@@ -235,6 +235,28 @@ fn scratch_is_enough_for_smaller_batches() {
     }
 }
 
+/// What an image gives does not depend on the batch that it comes in, although small batches are tiled differently.
+#[test]
+fn batches_do_not_change_an_image() {
+    for level in levels_available() {
+        for shape in SHAPES {
+            let g = geometry(shape);
+            let n = 17;
+            let (x, w, dy) = (random(g.input_len(n), 1), random(g.weight_len(), 2), random(g.output_len(n), 3));
+            let run = |n: usize| {
+                let (mut y, mut dx) = (poison(g.output_len(n)), poison(g.input_len(n)));
+                let (x, dy) = (&x[..g.input_len(n)], &dy[..g.output_len(n)]);
+                forward(level, &g, n, x, &w, &mut y, Epilogue::NONE, &mut poison(forward_scratch(level, &g, n)));
+                let mut scratch = poison(input_gradient_scratch(level, &g, n));
+                input_gradient(level, &g, n, dy, &w, &mut dx, false, &mut scratch);
+                (y, dx)
+            };
+            let ((all_y, all_dx), (y, dx)) = (run(n), run(1));
+            assert!(all_y[..y.len()] == y && all_dx[..dx.len()] == dx, "{level:?} {g:?}");
+        }
+    }
+}
+
 /// All outputs of the three passes and the bias gradient.
 fn all_passes(level: Level, g: &ConvGeometry, n: usize) -> Vec<u32> {
     let (x, w, dy) = (random(g.input_len(n), 1), random(g.weight_len(), 2), random(g.output_len(n), 3));
