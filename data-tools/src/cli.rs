@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use handgrad::data::synth::{self, SynthConfig};
 use handgrad::data::{Dataset, MAX_SIDE};
 use handgrad::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
