@@ -2,38 +2,60 @@
 
 use rayon::prelude::*;
 
+use crate::backend::simd_level;
 use crate::ops::{Backward, Forward, Grad};
 
 /// Elements per work item: some ten microseconds of memory traffic, and an item fits the L1 cache twice.
 pub const GRAIN: usize = 16 * 1024;
 
+crate::multiversion! {
+    /// `y[i] = f(y[i])`.
+    pub fn apply<F: Fn(f32) -> f32>(y: &mut [f32], f: F) {
+        y.iter_mut().for_each(|y| *y = f(*y));
+    }
+}
+
+crate::multiversion! {
+    /// `y[i] = f(y[i], a[i])`: with a function that ignores its first argument, a map from `a`.
+    pub fn combine<F: Fn(f32, f32) -> f32>(y: &mut [f32], a: &[f32], f: F) {
+        y.iter_mut().zip(a).for_each(|(y, &a)| *y = f(*y, a));
+    }
+}
+
+crate::multiversion! {
+    /// `y[i] = f(y[i], a[i], b[i])`.
+    pub fn combine2<F: Fn(f32, f32, f32) -> f32>(y: &mut [f32], a: &[f32], b: &[f32], f: F) {
+        y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (&a, &b))| *y = f(*y, a, b));
+    }
+}
+
 /// `y[i] = f(x[i])`, in place or not.
 pub fn map(mut io: Forward<'_, f32>, f: impl Fn(f32) -> f32 + Sync) {
+    let level = simd_level();
     let y = contiguous_mut(&mut io.y);
     if io.in_place {
-        chunks_mut(y, |_, y| y.iter_mut().for_each(|y| *y = f(*y)));
+        chunks_mut(y, |_, y| apply(level, y, &f));
     } else {
         let x = contiguous(&io.x[0]);
-        chunks_mut(y, |start, y| y.iter_mut().zip(&x[start..]).for_each(|(y, &x)| *y = f(x)));
+        chunks_mut(y, |start, y| combine(level, y, &x[start..], |_, x| f(x)));
     }
 }
 
 /// `dx[i] = df(y[i], dy[i])`, written, added or in place.
 pub fn map_gradient(mut io: Backward<'_, f32>, df: impl Fn(f32, f32) -> f32 + Sync) {
+    let level = simd_level();
     let y = contiguous(&io.y);
     let dy = contiguous_mut(&mut io.dy);
     match &mut io.dx[0] {
         Grad::Skip => {}
         Grad::InPlace(dx) => chunks_mut(contiguous_mut(dx), |start, dx| {
-            dx.iter_mut().zip(&y[start..]).for_each(|(dx, &y)| *dx = df(y, *dx));
+            combine(level, dx, &y[start..], |dy, y| df(y, dy));
         }),
         Grad::Write(dx) => chunks_mut(contiguous_mut(dx), |start, dx| {
-            let both = y[start..].iter().zip(&dy[start..]);
-            dx.iter_mut().zip(both).for_each(|(dx, (&y, &dy))| *dx = df(y, dy));
+            combine2(level, dx, &y[start..], &dy[start..], |_, y, dy| df(y, dy));
         }),
         Grad::Add(dx) => chunks_mut(contiguous_mut(dx), |start, dx| {
-            let both = y[start..].iter().zip(&dy[start..]);
-            dx.iter_mut().zip(both).for_each(|(dx, (&y, &dy))| *dx += df(y, dy));
+            combine2(level, dx, &y[start..], &dy[start..], |dx, y, dy| dx + df(y, dy));
         }),
     }
 }

@@ -44,6 +44,7 @@ pub enum Activation {
 
 impl Activation {
     /// The activation.
+    #[inline(always)] // into the loop of each SIMD level
     pub fn f<E: Real>(self, x: E) -> E {
         // The comparisons are written so that a NaN stays a NaN.
         let leaky = |slope: f64| if x <= E::zero() { x * E::of(slope) } else { x };
@@ -68,6 +69,7 @@ impl Activation {
 
     /// Its derivative, as a function of the output y = f(x). At a kink it is the limit from below, as in PyTorch
     /// (a value clamped at exactly `maxv` has derivative 0 here: the output does not tell it from one cut off).
+    #[inline(always)]
     pub fn df<E: Real>(self, y: E) -> E {
         let step = |positive: bool, slope: f64| if positive { E::one() } else { E::of(slope) };
         match self {

@@ -1,5 +1,5 @@
 use super::Add;
-use crate::backend::{Cpu, Reference, parallel};
+use crate::backend::{Cpu, Reference, parallel, simd_level};
 use crate::ops::{Backward, Forward, Grad, Kernel};
 
 impl Kernel<Reference> for Add {
@@ -39,9 +39,7 @@ impl Kernel<Cpu> for Add {
             1
         } else {
             let (a, b) = (parallel::contiguous(&io.x[0]), parallel::contiguous(&io.x[1]));
-            parallel::chunks_mut(y, |start, y| {
-                y.iter_mut().zip(a[start..].iter().zip(&b[start..])).for_each(|(y, (a, b))| *y = a + b);
-            });
+            parallel::chunks_mut(y, |at, y| parallel::combine2(simd_level(), y, &a[at..], &b[at..], |_, a, b| a + b));
             2
         };
         for x in &io.x[skip..] {
@@ -78,5 +76,5 @@ fn spread(dx: &mut Grad<'_, f32>, dy: &[f32]) {
 }
 
 fn add(y: &mut [f32], x: &[f32]) {
-    parallel::chunks_mut(y, |start, y| y.iter_mut().zip(&x[start..]).for_each(|(y, x)| *y += x));
+    parallel::chunks_mut(y, |at, y| parallel::combine(simd_level(), y, &x[at..], |y, x| y + x));
 }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::BatchNorm;
-use crate::backend::{Cpu, parallel};
+use crate::backend::{Cpu, parallel, simd_level};
 use crate::graph::Shape;
 use crate::ops::{Backward, Forward, Grad, Kernel};
 
@@ -51,7 +51,7 @@ impl Kernel<Cpu> for BatchNorm {
     }
 
     fn forward(&self, mut io: Forward<'_, f32>) {
-        let (n, h, w, channels) = io.y.dim();
+        let (level, (n, h, w, channels)) = (simd_level(), io.y.dim());
         let count = n * h * w;
         let grouping = Grouping::new(channels);
         let y = parallel::contiguous_mut(&mut io.y);
@@ -80,22 +80,13 @@ impl Kernel<Cpu> for BatchNorm {
         grouping.widen(|c| io.params[1][c] - mean(c) * inverse_std(c) * io.params[0][c], shift);
         let (scale, shift) = (&*scale, &*shift);
         parallel::rows_mut(y, grouping.block, grouping.block, |start, y| match x {
-            Some(x) => {
-                for (y, x) in y.chunks_mut(grouping.wide).zip(x[start..].chunks(grouping.wide)) {
-                    let lanes = y.iter_mut().zip(x).zip(scale.iter().zip(shift));
-                    lanes.for_each(|((y, x), (a, b))| *y = x * a + b);
-                }
-            }
-            None => {
-                for y in y.chunks_mut(grouping.wide) {
-                    y.iter_mut().zip(scale.iter().zip(shift)).for_each(|(y, (a, b))| *y = *y * a + b);
-                }
-            }
+            Some(x) => normalise(level, y, &x[start..], scale, shift),
+            None => normalise_in_place(level, y, scale, shift),
         });
     }
 
     fn backward(&self, mut io: Backward<'_, f32>) {
-        let (n, h, w, channels) = io.x[0].dim();
+        let (level, (n, h, w, channels)) = (simd_level(), io.x[0].dim());
         let count = n * h * w;
         let grouping = Grouping::new(channels);
         let x = parallel::contiguous(&io.x[0]);
@@ -114,16 +105,7 @@ impl Kernel<Cpu> for BatchNorm {
         let blocks = sums.par_chunks_mut(2 * grouping.wide).zip(x.par_chunks(grouping.block));
         blocks.zip(dy.par_chunks(grouping.block)).for_each(|((sums, x), dy)| {
             let (dgamma, dbeta) = sums.split_at_mut(grouping.wide);
-            dgamma.fill(0.0);
-            dbeta.fill(0.0);
-            for (x, dy) in x.chunks(grouping.wide).zip(dy.chunks(grouping.wide)) {
-                let sums = dgamma.iter_mut().zip(dbeta.iter_mut());
-                let lanes = x.iter().zip(dy).zip(mean.iter().zip(inverse_std)).zip(sums);
-                lanes.for_each(|(((x, dy), (mean, inverse_std)), (dgamma, dbeta))| {
-                    *dgamma += dy * ((x - mean) * inverse_std);
-                    *dbeta += dy;
-                });
-            }
+            reduce(level, x, dy, mean, inverse_std, dgamma, dbeta);
         });
 
         // dx = slope·dy + pull·x + shift, with what does not depend on the pixel gathered per channel
@@ -152,35 +134,85 @@ impl Kernel<Cpu> for BatchNorm {
         match &mut io.dx[0] {
             Grad::Skip => {}
             Grad::InPlace(dx) => {
-                parallel::rows_mut(parallel::contiguous_mut(dx), grouping.block, grouping.block, |start, dx| {
-                    for (dx, x) in dx.chunks_mut(grouping.wide).zip(x[start..].chunks(grouping.wide)) {
-                        let lanes = dx.iter_mut().zip(x).zip(slope.iter().zip(pull).zip(shift));
-                        lanes.for_each(|((dx, x), ((a, b), c))| *dx = a * *dx + (b * x + c));
-                    }
+                parallel::rows_mut(parallel::contiguous_mut(dx), grouping.block, grouping.block, |at, dx| {
+                    gradient_in_place(level, dx, &x[at..], slope, pull, shift);
                 });
             }
             Grad::Write(dx) | Grad::Add(dx) => {
                 let dy = &*parallel::contiguous_mut(&mut io.dy);
-                parallel::rows_mut(parallel::contiguous_mut(dx), grouping.block, grouping.block, |start, dx| {
-                    let rows = x[start..].chunks(grouping.wide).zip(dy[start..].chunks(grouping.wide));
-                    for (dx, (x, dy)) in dx.chunks_mut(grouping.wide).zip(rows) {
-                        let lanes = dx.iter_mut().zip(x.iter().zip(dy)).zip(slope.iter().zip(pull).zip(shift));
-                        lanes.for_each(|((dx, (x, dy)), ((a, b), c))| {
-                            let old = if add { *dx } else { 0.0 };
-                            *dx = old + (a * dy + (b * x + c));
-                        });
-                    }
+                parallel::rows_mut(parallel::contiguous_mut(dx), grouping.block, grouping.block, |at, dx| {
+                    gradient(level, dx, &dy[at..], &x[at..], slope, pull, shift, add);
                 });
             }
         }
     }
 }
 
-/// Writes, for every block, the means of its lanes and their sums of squared deviations.
-fn moments(x: &[f32], grouping: Grouping, sums: &mut [f32]) {
-    let wide = grouping.wide;
-    sums.par_chunks_mut(2 * wide).zip(x.par_chunks(grouping.block)).for_each(|(sums, x)| {
-        let (means, squares) = sums.split_at_mut(wide);
+// The loops over a block, compiled for each SIMD level. Coefficients are as wide as a group of pixels.
+
+crate::multiversion! {
+    fn normalise(y: &mut [f32], x: &[f32], scale: &[f32], shift: &[f32]) {
+        for (y, x) in y.chunks_mut(scale.len()).zip(x.chunks(scale.len())) {
+            y.iter_mut().zip(x).zip(scale.iter().zip(shift)).for_each(|((y, x), (a, b))| *y = x * a + b);
+        }
+    }
+}
+
+crate::multiversion! {
+    fn normalise_in_place(y: &mut [f32], scale: &[f32], shift: &[f32]) {
+        for y in y.chunks_mut(scale.len()) {
+            y.iter_mut().zip(scale.iter().zip(shift)).for_each(|(y, (a, b))| *y = *y * a + b);
+        }
+    }
+}
+
+crate::multiversion! {
+    /// Sums of dy·x̂ and of dy per lane.
+    fn reduce(
+        x: &[f32], dy: &[f32], mean: &[f32], inverse_std: &[f32], dgamma: &mut [f32], dbeta: &mut [f32],
+    ) {
+        dgamma.fill(0.0);
+        dbeta.fill(0.0);
+        for (x, dy) in x.chunks(mean.len()).zip(dy.chunks(mean.len())) {
+            let sums = dgamma.iter_mut().zip(dbeta.iter_mut());
+            let lanes = x.iter().zip(dy).zip(mean.iter().zip(inverse_std)).zip(sums);
+            lanes.for_each(|(((x, dy), (mean, inverse_std)), (dgamma, dbeta))| {
+                *dgamma += dy * ((x - mean) * inverse_std);
+                *dbeta += dy;
+            });
+        }
+    }
+}
+
+crate::multiversion! {
+    /// dx = slope·dx + pull·x + shift, dx holding dy.
+    fn gradient_in_place(dx: &mut [f32], x: &[f32], slope: &[f32], pull: &[f32], shift: &[f32]) {
+        for (dx, x) in dx.chunks_mut(slope.len()).zip(x.chunks(slope.len())) {
+            let lanes = dx.iter_mut().zip(x).zip(slope.iter().zip(pull).zip(shift));
+            lanes.for_each(|((dx, x), ((a, b), c))| *dx = a * *dx + (b * x + c));
+        }
+    }
+}
+
+crate::multiversion! {
+    /// dx = slope·dy + pull·x + shift, or that added.
+    fn gradient(
+        dx: &mut [f32], dy: &[f32], x: &[f32], slope: &[f32], pull: &[f32], shift: &[f32], add: bool,
+    ) {
+        for ((dx, dy), x) in dx.chunks_mut(slope.len()).zip(dy.chunks(slope.len())).zip(x.chunks(slope.len())) {
+            let lanes = dx.iter_mut().zip(x.iter().zip(dy)).zip(slope.iter().zip(pull).zip(shift));
+            lanes.for_each(|((dx, (x, dy)), ((a, b), c))| {
+                let old = if add { *dx } else { 0.0 };
+                *dx = old + (a * dy + (b * x + c));
+            });
+        }
+    }
+}
+
+crate::multiversion! {
+    /// The means of a block's lanes and their sums of squared deviations.
+    fn block_moments(x: &[f32], means: &mut [f32], squares: &mut [f32]) {
+        let wide = means.len();
         means.fill(0.0);
         squares.fill(0.0);
         for x in x.chunks(wide) {
@@ -191,10 +223,20 @@ fn moments(x: &[f32], grouping: Grouping, sums: &mut [f32]) {
             let lanes = squares.iter_mut().zip(&*means).zip(x);
             lanes.for_each(|((square, mean), x)| *square += (x - mean) * (x - mean));
         }
+    }
+}
+
+/// Writes, for every block, the means of its lanes and their sums of squared deviations.
+fn moments(x: &[f32], grouping: Grouping, sums: &mut [f32]) {
+    let wide = grouping.wide;
+    sums.par_chunks_mut(2 * wide).zip(x.par_chunks(grouping.block)).for_each(|(sums, x)| {
+        let (means, squares) = sums.split_at_mut(wide);
+        block_moments(simd_level(), x, means, squares);
     });
 }
 
 /// The values of one lane in a block of `len` values.
+#[inline(always)]
 fn lane_count(len: usize, wide: usize, lane: usize) -> usize {
     len / wide + usize::from(lane < len % wide)
 }
