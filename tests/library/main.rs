@@ -2,3 +2,5 @@
 
 mod conformance;
 mod golden;
+mod infer;
+mod model_file;
