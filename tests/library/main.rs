@@ -2,3 +2,5 @@
 
 mod conformance;
 mod golden;
+mod known_answers;
+mod models;
