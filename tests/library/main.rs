@@ -3,4 +3,6 @@
 mod conformance;
 mod golden;
 mod infer;
+mod known_answers;
 mod model_file;
+mod models;
