@@ -2,9 +2,12 @@
 
 mod backend;
 mod bench;
+mod eval;
 mod out;
 mod plan;
+mod predict;
 mod recipes;
+mod summary;
 mod train;
 
 use std::process::ExitCode;
@@ -33,6 +36,12 @@ struct Cli {
 enum Command {
     /// Train a recipe.
     Train(train::Args),
+    /// Evaluate a model on a dataset.
+    Eval(eval::Args),
+    /// Classify images.
+    Predict(predict::Args),
+    /// List the layers of a recipe's or a file's model.
+    Summary(summary::Args),
     /// List the built-in recipes.
     Recipes(recipes::Args),
     /// Print how a model runs: steps, memory, FLOPs.
@@ -47,6 +56,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Train(args) => train::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Predict(args) => predict::run(args),
+        Command::Summary(args) => summary::run(args),
         Command::Recipes(args) => recipes::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Bench(args) => bench::run(args),

@@ -1,28 +1,77 @@
-//! Standard output, where a reader that has gone away is no error.
+//! Standard output whose reader may leave: `handgrad … | head` is no error.
 
-use std::fmt::Display;
-use std::io::{ErrorKind, Write};
-
-use serde::Serialize;
+use std::fmt;
+use std::io::{ErrorKind, Stdout, Write};
 
 use crate::{Error, Result};
 
-/// Prints a line. A closed pipe ends the program with success: nobody reads the rest.
+/// Standard output, line by line.
+#[derive(Debug)]
+pub struct Out {
+    stdout: Stdout,
+    closed: bool,
+}
+
+impl Out {
+    /// Standard output, open.
+    pub fn stdout() -> Self {
+        Out { stdout: std::io::stdout(), closed: false }
+    }
+
+    /// Writes a text; after the reader has left, nothing.
+    ///
+    /// # Errors
+    /// Kind [`crate::ErrorKind::Io`] for anything but a closed pipe.
+    pub fn write(&mut self, text: fmt::Arguments<'_>) -> Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        match self.stdout.write_fmt(text) {
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(())
+            }
+            result => result.map_err(|e| Error::io("standard output", &e)),
+        }
+    }
+
+    /// [`Out::write`] with a line's end.
+    ///
+    /// # Errors
+    /// As [`Out::write`].
+    pub fn line(&mut self, text: impl fmt::Display) -> Result<()> {
+        self.write(format_args!("{text}\n"))
+    }
+
+    /// Whether the reader has left: further work is for nobody.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Brings what is written to the reader.
+    ///
+    /// # Errors
+    /// As [`Out::write`].
+    pub fn flush(&mut self) -> Result<()> {
+        match self.stdout.flush() {
+            Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("standard output", &e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Prints a line to standard output; a reader that has left is no error.
 ///
 /// # Errors
-/// Where standard output cannot be written for another reason.
-pub fn line(text: impl Display) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
-        written => written.map_err(|e| Error::io("standard output", &e)),
-    }
+/// As [`Out::write`].
+pub fn line(text: impl fmt::Display) -> Result<()> {
+    Out::stdout().line(text)
 }
 
 /// Prints a value as one line of JSON.
 ///
 /// # Errors
-/// As [`line`].
-pub fn json(value: &impl Serialize) -> Result<()> {
+/// As [`Out::write`].
+pub fn json(value: &impl serde::Serialize) -> Result<()> {
     line(serde_json::to_string(value).expect("plain data has a JSON form"))
 }

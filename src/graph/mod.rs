@@ -274,6 +274,10 @@ impl Graph {
 
     /// The graph as text, for a model file.
     pub fn to_json(&self) -> String {
+        serde_json::to_string(&self.to_text()).expect("plain data has a JSON form")
+    }
+
+    fn to_text(&self) -> GraphText {
         let names = |table: &[Param], ids: &[usize]| ids.iter().map(|&i| table[i].name.clone()).collect();
         let layers = self.nodes.iter().filter_map(|node| match &node.source {
             Source::Op(spec) => Some(LayerText {
@@ -286,8 +290,7 @@ impl Graph {
             _ => None,
         });
         let images = self.nodes[0].shape;
-        let text = GraphText { images: (images.h, images.w, images.c), layers: layers.collect() };
-        serde_json::to_string(&text).expect("plain data has a JSON form")
+        GraphText { images: (images.h, images.w, images.c), layers: layers.collect() }
     }
 
     /// Rebuilds a graph from [`Graph::to_json`], checking every shape again.
@@ -297,6 +300,18 @@ impl Graph {
     pub fn from_json(text: &str) -> Result<Graph> {
         let text: GraphText = serde_json::from_str(text)
             .map_err(|e| Error::new(ErrorKind::Format, "model graph", e).expected("a graph written by handgrad"))?;
+        Graph::from_text(text)
+    }
+
+    /// The same layers on images of another shape.
+    ///
+    /// # Errors
+    /// Kind [`ErrorKind::Shape`], naming the first layer that does not fit.
+    pub fn with_images(&self, images: Shape) -> Result<Graph> {
+        Graph::from_text(GraphText { images: (images.h, images.w, images.c), ..self.to_text() })
+    }
+
+    fn from_text(text: GraphText) -> Result<Graph> {
         let (h, w, c) = text.images;
         let images = Shape::new(h, w, c);
         if images.checked_len().is_none_or(|n| n == 0) {

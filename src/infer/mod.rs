@@ -1,6 +1,43 @@
-//! Placeholder.
-use ndarray::{Array3, ArrayView3};
-/// x
-pub fn resized(image: ArrayView3<'_, u8>) -> Array3<u8> {
-    image.to_owned()
+//! A trained model inside your own program: load a file, predict. docs/embedding.md is the guide.
+//!
+//! - [`Model`] is a cheap handle on weights that any number of threads share.
+//! - [`Model::predict`] classifies one image of any size.
+//! - [`Model::session`] gives a [`Session`]: memory for batches of up to some size, which predicts without allocating.
+//!
+//! Work runs on the current rayon pool: the global one, or the host's own where it calls from inside
+//! `ThreadPool::install`; [`in_pool`] makes one of a given size. Results have the same bits for any number of threads.
+
+#[cfg(feature = "train")]
+mod evaluate;
+mod model;
+#[cfg(feature = "image")]
+mod picture;
+mod prediction;
+mod resize;
+mod session;
+
+#[cfg(feature = "train")]
+pub use evaluate::{EvalConfig, Evaluation, evaluate};
+pub use model::Model;
+#[cfg(feature = "cli")]
+pub(crate) use picture::pixels;
+pub use prediction::{ClassProbability, Prediction};
+pub use resize::resized;
+pub use session::Session;
+
+use crate::{Error, ErrorKind, Result};
+
+/// Runs `work` in a rayon pool of its own with this many threads; 0 means one per core.
+///
+/// A host that has a pool calls `pool.install(|| …)` instead.
+///
+/// # Errors
+/// Kind [`ErrorKind::Usage`] for a number beyond 1024, [`ErrorKind::Unsupported`] where the system allows no more
+/// threads.
+pub fn in_pool<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
+    if threads > 1024 {
+        return Err(Error::new(ErrorKind::Usage, "threads", threads).expected("at most 1024, or 0 for one per core"));
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.map(|pool| pool.install(work)).map_err(|e| Error::new(ErrorKind::Unsupported, "threads", e))
 }

@@ -88,11 +88,6 @@ pub fn build(name: &str, options: &ModelOptions) -> Result<Graph> {
     }
 }
 
-/// Whether a model has a dropout layer, which [`ModelOptions::dropout`] sets.
-pub fn has_dropout(name: &str) -> bool {
-    name == "resnet2"
-}
-
 /// The names of all models, each with a line about it.
 pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
     MODELS.iter().map(|(name, about, _)| (*name, *about))

@@ -6,7 +6,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use serde::Serialize;
 
 use super::reader::Section;
-use crate::graph::Graph;
+use crate::graph::{Graph, Node};
 use crate::models::{self, ModelOptions};
 use crate::optim::{Decay, GroupRule, SgdConfig};
 use crate::schedule::{Schedule, sgdr_epochs};
@@ -44,18 +44,20 @@ impl ModelRecipe {
         Ok(model)
     }
 
-    /// Builds the network for images of `size` × `size` pixels in `classes` classes.
+    /// The network for `classes` classes and images of `size` × `size` pixels.
     ///
     /// # Errors
-    /// `Usage` for an unknown name, or dropout on a model without such a layer; `Shape` where the size does not fit.
+    /// `Usage` for an unknown name or a dropout where the model has none, `Shape` where images are too small for it.
     pub fn build(&self, classes: usize, size: usize) -> Result<Graph> {
-        if self.dropout.is_some() && !models::has_dropout(&self.name) {
-            let error = Error::new(ErrorKind::Usage, "model.dropout", format!("{} has no dropout layer", self.name));
-            return Err(error.hint("leave the key out"));
-        }
         let dropout = self.dropout.unwrap_or(0.0);
         let options = ModelOptions { classes, size, dropout, published: self.published, norm_eps: None };
-        models::build(&self.name, &options)
+        let graph = models::build(&self.name, &options)?;
+        let drops = |node: &Node| node.op().is_some_and(|op| op.kind() == "dropout");
+        if self.dropout.is_some() && !graph.nodes().iter().any(drops) {
+            let found = format!("a dropout for the model {}, which has no such layer", self.name);
+            return Err(Error::new(ErrorKind::Usage, "model.dropout", found).hint("leave it out, or take resnet2"));
+        }
+        Ok(graph)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::backend::Host;
 use crate::data::{self, Dataset, Loader, LoaderConfig};
 use crate::engine::{Accumulate, Engine};
 use crate::graph::Graph;
+use crate::infer::{self, EvalConfig, Model};
 use crate::io::metrics::{self, EpochMetrics};
 use crate::io::{model_file, plot};
 use crate::optim::{Optimizer, ParamEntry, ParamTable, Sgd, clip_grad_norm};
@@ -358,6 +359,22 @@ impl<'a, B: Host> Trainer<'a, B> {
         Ok(())
     }
 
+    /// The last model's accuracy over augmented passes, where the recipe asks for that.
+    fn tta(&self) -> Result<Option<f64>> {
+        let recipe = &self.job.recipe;
+        if recipe.train.tta == 0 {
+            return Ok(None);
+        }
+        let model = Model::load(self.job.folder.last())?;
+        let config = EvalConfig {
+            batch: recipe.data.batch as usize,
+            tta: recipe.train.tta,
+            seed: recipe.train.seed,
+            ..EvalConfig::default()
+        };
+        Ok(Some(infer::evaluate(&model, &self.job.dataset, &config)?.accuracy))
+    }
+
     fn finish(self, history: &[EpochMetrics]) -> Result<Report> {
         let last = history.last().cloned().expect("a recipe has at least one epoch");
         let best = history.iter().fold(&last, |best, m| if m.accuracy > best.accuracy { m } else { best });
@@ -365,7 +382,7 @@ impl<'a, B: Host> Trainer<'a, B> {
             best_accuracy: best.accuracy,
             best_epoch: best.epoch,
             seconds: history.iter().map(|m| m.seconds).sum(),
-            tta_accuracy: None,
+            tta_accuracy: self.tta()?,
             last,
         };
         let text = serde_json::to_string_pretty(&report).expect("plain data has a JSON form");

@@ -2,3 +2,7 @@
 
 mod conformance;
 mod golden;
+mod infer;
+mod known_answers;
+mod model_file;
+mod models;

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 use handgrad::data::Split;
+use handgrad::io::picture::MAX_FILE;
 use handgrad::{Error, ErrorKind, Result};
 use tar::EntryType;
 
 use super::cifar::{Cifar, Files, Version};
-use super::decode::MAX_FILE;
 use super::layout::{Layout, Place, Survey};
 use super::{Image, Item, Sink, Source, unknown_layout};
 

@@ -6,9 +6,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use handgrad::data::Split;
+use handgrad::io::picture::MAX_FILE;
 use handgrad::{Error, ErrorKind, Result};
 
-use super::decode::MAX_FILE;
 use super::pickle::Pickle;
 use super::{Image, Item, Sink, Source};
 

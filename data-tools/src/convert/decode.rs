@@ -1,20 +1,10 @@
 //! From an image file to RGB bytes of the wanted size.
 
-use std::fs::File;
-use std::io::{Cursor, Read};
-use std::panic::catch_unwind;
-use std::path::Path;
-
-use handgrad::data::MAX_SIDE;
+use handgrad::io::picture;
+use image::RgbImage;
 use image::imageops::{self, FilterType};
-use image::{ImageFormat, ImageReader, Limits, RgbImage};
 
 use super::Image;
-
-/// Files larger than this are no photographs; nothing of their size is ever read into memory.
-pub(crate) const MAX_FILE: u64 = 256 << 20;
-/// Bytes that one decoder may take.
-const MAX_DECODED: u64 = 512 << 20;
 
 /// What happens to an image's size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,73 +47,16 @@ pub(crate) fn load(image: &Image, resize: Resize) -> Result<RgbImage, String> {
             Ok(resized(image, resize))
         }
         Image::Bytes(bytes) => decode(bytes, resize),
-        Image::File(path) => decode(&read(path)?, resize),
+        Image::File(path) => decode(&picture::read(path)?, resize),
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    // Asked before opening: opening a named pipe would wait for ever.
-    let metadata = path.metadata().map_err(|e| e.to_string())?;
-    if !metadata.is_file() {
-        return Err("not a regular file".into());
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|e| e.to_string())?;
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    if bytes.len() as u64 > MAX_FILE { Err(format!("larger than {} MB", MAX_FILE >> 20)) } else { Ok(bytes) }
-}
-
-/// Decodes an image file's content (its format is told by its first bytes, not by its name), the first frame of an
-/// animation, without transparency and without EXIF rotation, as PyTorch's dataset folders do.
+/// [`picture::decode`]s an image file's content and resizes it.
 ///
 /// # Errors
 /// What is wrong with the image.
 pub fn decode(bytes: &[u8], resize: Resize) -> Result<RgbImage, String> {
-    // Decoders are other people's code: a panic in one spoils one image, not the conversion.
-    catch_unwind(|| decode_checked(bytes, resize)).unwrap_or_else(|_| Err("its decoder panicked".into()))
-}
-
-fn decode_checked(bytes: &[u8], resize: Resize) -> Result<RgbImage, String> {
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-    let Some(format) = reader.format() else { return Err("not an image".into()) };
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
-        return Err("a JPEG that ends before its end marker".into());
-    }
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE as u32);
-    limits.max_image_height = Some(MAX_SIDE as u32);
-    limits.max_alloc = Some(MAX_DECODED);
-    reader.limits(limits);
-    let image = reader.decode().map_err(|e| e.to_string())?;
-    // What a decoder claims and what the three-byte copy will take are two things.
-    if u64::from(image.width()) * u64::from(image.height()) * 3 > MAX_DECODED {
-        return Err("too many pixels".into());
-    }
-    if image.width() == 0 || image.height() == 0 {
-        return Err("an image without pixels".into());
-    }
-    Ok(resized(image.into_rgb8(), resize))
-}
-
-/// Walks the segments of a JPEG to its end marker. The decoder fills the rest of a cut file with grey and says
-/// nothing.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    let mut at = 2; // behind the start marker
-    loop {
-        // To the next 0xFF, over compressed data and whatever else lies between segments.
-        let Some(skipped) = bytes.get(at..).and_then(|rest| rest.iter().position(|&b| b == 0xFF)) else { return false };
-        at += skipped + 1;
-        match bytes.get(at) {
-            None => return false,
-            Some(0xD9) => return true,
-            Some(0xFF) => {}                            // a fill byte: this one may start the marker
-            Some(0x00 | 0x01 | 0xD0..=0xD8) => at += 1, // a stuffed zero or a marker without a length
-            Some(_) => match bytes.get(at + 1..at + 3) {
-                Some(len) => at += 1 + usize::from(u16::from_be_bytes([len[0], len[1]])),
-                None => return false,
-            },
-        }
-    }
+    Ok(resized(picture::decode(bytes)?, resize))
 }
 
 /// Triangle filter over the source's footprint: bilinear, and antialiased when it shrinks.
@@ -163,6 +96,10 @@ fn centre(width: u32, height: u32, w: u32, h: u32) -> (u32, u32, u32, u32) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
+    use image::ImageFormat;
+
     use super::*;
 
     fn picture(width: u32, height: u32) -> RgbImage {

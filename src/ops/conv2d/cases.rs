@@ -20,5 +20,15 @@ pub fn cases() -> Vec<Case> {
         Case::new(grouped(33, Window::square(3, 2, 1), 33), &[Shape::new(7, 6, 33)], 2),
         Case::new(grouped(8, odd, 4), &[Shape::new(6, 7, 8)], 2),
         Case::new(Conv2d::square(64, 3, 1, 1), &[Shape::new(10, 9, 48)], 3),
+        // Batches in which the fast kernels put several images into a tile, and add partial sums of weight gradients.
+        Case::new(Conv2d::square(40, 3, 1, 1), &[Shape::new(8, 7, 24)], 9),
+        Case::new(Conv2d::square(20, 3, 2, 1), &[Shape::new(7, 6, 9)], 11),
+        Case::new(grouped(40, Window::square(3, 1, 1), 40), &[Shape::new(12, 11, 40)], 8),
+        // Enough channels that a sum is cut into parts: between rows of taps, and within one.
+        Case::new(Conv2d::square(5, 3, 1, 1), &[Shape::new(3, 2, 180)], 1),
+        Case::new(Conv2d::square(6, 3, 1, 1), &[Shape::new(2, 3, 350)], 2),
+        // Images that are cut into bands of rows, and enough pixels for partial sums of the bias's gradient.
+        Case::new(Conv2d::square(3, 3, 1, 1), &[Shape::new(67, 30, 33)], 1),
+        Case::new(Conv2d::square(20, 1, 1, 0), &[Shape::new(58, 57, 2)], 2),
     ]
 }

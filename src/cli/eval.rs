@@ -1,0 +1,140 @@
+//! `handgrad eval`: how good a model is on a dataset.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::out::Out;
+use crate::data::{Dataset, Split};
+use crate::infer::{EvalConfig, Evaluation, Model, evaluate, in_pool};
+use crate::io::plot;
+use crate::{Error, ErrorKind, Result};
+
+/// Up to this many classes the confusion matrix is printed.
+const MATRIX: usize = 20;
+/// Up to this many classes there is a picture.
+const PICTURE: usize = 256;
+/// Up to this many classes `--json` has the confusion matrix.
+const JSON_MATRIX: usize = 1000;
+
+/// Evaluate a model on a dataset's validation images: accuracy, top-5 accuracy, loss.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model file (.safetensors)
+    model: PathBuf,
+    /// The dataset
+    #[arg(long, value_name = "FILE.hgd")]
+    data: PathBuf,
+    /// Images per batch
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    batch: u32,
+    /// CPU threads; 0: one per core
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    threads: u16,
+    /// Average the probabilities of the plain pass and of N passes over augmented images (pad 4, crop, flip)
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    tta: u32,
+    /// The seed of the augmentation
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Draw the confusion matrix into this file
+    #[arg(long, value_name = "PATH.svg")]
+    confusion: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What the files or the numbers get wrong.
+pub fn run(args: Args) -> Result<()> {
+    let model = Model::load(&args.model)?;
+    let dataset = Arc::new(Dataset::open(&args.data)?);
+    if dataset.split(Split::Valid).is_empty() {
+        let e = Error::new(ErrorKind::Usage, args.data.display(), "no validation images");
+        return Err(e.expected("a dataset with some").hint("`data-tools inspect` shows what it holds"));
+    }
+    let classes = model.classes();
+    if args.confusion.is_some() && classes.len() > PICTURE {
+        let e = Error::new(ErrorKind::Usage, "--confusion", format!("a picture of {} classes", classes.len()));
+        return Err(e.expected(format!("at most {PICTURE}")).hint("--json has the numbers of up to 1000 classes"));
+    }
+    let config = EvalConfig { batch: args.batch as usize, tta: args.tta, seed: args.seed, ..Default::default() };
+    let evaluation = in_pool(args.threads.into(), || evaluate(&model, &dataset, &config))??;
+    if let Some(path) = &args.confusion {
+        let names: Vec<&str> = classes.iter().map(String::as_str).collect();
+        plot::confusion(path, &names, &evaluation.confusion(classes.len()))?;
+    }
+    let mut out = Out::stdout();
+    if args.json {
+        out.line(in_json(&evaluation, classes, args.tta))?;
+    } else {
+        out.line(in_text(&evaluation, classes, args.tta))?;
+        if let Some(path) = &args.confusion {
+            out.line(format_args!("confusion matrix: {}", path.display()))?;
+        }
+    }
+    out.flush()
+}
+
+fn in_json(evaluation: &Evaluation, classes: &[String], tta: u32) -> serde_json::Value {
+    let per_class: Vec<_> = classes
+        .iter()
+        .enumerate()
+        .map(|(class, name)| {
+            let (images, correct) = evaluation.of_class(class);
+            json!({ "class": name, "images": images, "correct": correct, "accuracy": share(correct, images) })
+        })
+        .collect();
+    let n = classes.len();
+    let confusion = (n <= JSON_MATRIX).then(|| {
+        let matrix = evaluation.confusion(n);
+        matrix.chunks(n).map(<[u64]>::to_vec).collect::<Vec<_>>()
+    });
+    let Evaluation { images, accuracy, top5, loss, .. } = evaluation;
+    json!({
+        "images": images, "accuracy": accuracy, "top5": top5, "loss": loss, "tta": tta,
+        "per_class": per_class, "confusion": confusion,
+    })
+}
+
+/// `None` where there is no image.
+fn share(correct: u64, images: u64) -> Option<f64> {
+    (images > 0).then(|| correct as f64 / images as f64)
+}
+
+fn in_text(evaluation: &Evaluation, classes: &[String], tta: u32) -> String {
+    let Evaluation { images, accuracy, top5, loss, .. } = evaluation;
+    let passes = if tta == 0 { String::new() } else { format!(" (mean of 1 plain and {tta} augmented passes)") };
+    let mut text =
+        format!("images    {images}\naccuracy  {accuracy:.4}{passes}\ntop5      {top5:.4}\nloss      {loss:.4}\n");
+    let width = classes.iter().map(|name| name.chars().count()).max().unwrap_or(0).clamp(5, 40);
+    text += &format!("\n{:width$} {:>8} {:>8} {:>9}\n", "class", "images", "correct", "accuracy");
+    for (class, name) in classes.iter().enumerate() {
+        let (images, correct) = evaluation.of_class(class);
+        let accuracy = share(correct, images).map_or("–".to_owned(), |share| format!("{share:.4}"));
+        text += &format!("{name:width$} {images:>8} {correct:>8} {accuracy:>9}\n");
+    }
+    if classes.len() <= MATRIX {
+        text += "\nconfusions (rows: the class, columns: what the model says)\n";
+        text += &matrix(evaluation, classes, width);
+    }
+    text.trim_end().to_owned()
+}
+
+/// The confusion matrix with numbered columns.
+fn matrix(evaluation: &Evaluation, classes: &[String], width: usize) -> String {
+    let n = classes.len();
+    let counts = evaluation.confusion(n);
+    let cell = counts.iter().map(|count| count.to_string().len()).max().unwrap_or(1).max(2) + 1;
+    let columns: String = (0..n).map(|class| format!("{class:>cell$}")).collect();
+    let mut text = format!("{:width$}    {columns}\n", "");
+    for (class, (name, row)) in classes.iter().zip(counts.chunks(n)).enumerate() {
+        let row: String = row.iter().map(|count| format!("{count:>cell$}")).collect();
+        text += &format!("{name:width$} {class:>2} {row}\n");
+    }
+    text
+}

@@ -1,0 +1,71 @@
+//! `handgrad summary`: a model's layers, parameters and FLOPs.
+
+use std::path::Path;
+
+use super::out::Out;
+use crate::data::{Dataset, synth};
+use crate::graph::{Graph, Shape};
+use crate::io::model_file;
+use crate::recipe::Recipe;
+use crate::{Error, ErrorKind, Result};
+
+/// Show a model's layers with output shapes, parameters and FLOPs.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A recipe (a built-in name or a .toml file), or a model file (.safetensors)
+    #[arg(value_name = "RECIPE|MODEL")]
+    what: String,
+    /// Height and width of the images [default: the recipe's, the model's]
+    #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    size: Option<u32>,
+    /// Classes of a recipe's model [default: those of its dataset; 10 where that is not there]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    classes: Option<u32>,
+    /// Print one JSON object: total_params, layers and more
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What the recipe or the file gets wrong.
+pub fn run(args: Args) -> Result<()> {
+    let summary = graph(&args)?.summary();
+    let mut out = Out::stdout();
+    if args.json {
+        let text = serde_json::to_string_pretty(&summary);
+        out.line(text.map_err(|e| Error::new(ErrorKind::Format, "summary", e))?)?;
+    } else {
+        out.line(summary)?;
+    }
+    out.flush()
+}
+
+fn graph(args: &Args) -> Result<Graph> {
+    if !Path::new(&args.what).extension().is_some_and(|extension| extension == "safetensors") {
+        let recipe = Recipe::load(&args.what)?;
+        let classes = args.classes.map_or_else(|| classes_of(&recipe.data.dataset), |classes| Ok(classes as usize))?;
+        return recipe.model.build(classes, args.size.unwrap_or(recipe.data.size) as usize);
+    }
+    if args.classes.is_some() {
+        let e = Error::new(ErrorKind::Usage, "--classes", "a model file has its own classes");
+        return Err(e.expected("a recipe with --classes"));
+    }
+    let file = model_file::load(&args.what)?;
+    match args.size {
+        Some(size) => file.graph().with_images(Shape::new(size as usize, size as usize, 3)),
+        None => Ok(file.graph().clone()),
+    }
+}
+
+/// The classes of a recipe's dataset.
+fn classes_of(dataset: &str) -> Result<usize> {
+    let path = Path::new(dataset);
+    match dataset {
+        "synth" => Ok(synth::CLASSES.len()),
+        "cifar100" => Ok(100),
+        _ if path.is_file() => Ok(Dataset::open(path)?.classes().len()),
+        _ => Ok(10),
+    }
+}

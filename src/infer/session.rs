@@ -1,0 +1,205 @@
+//! Memory and a plan for batches: predicts without allocating.
+
+use std::fmt;
+
+use ndarray::{ArrayView2, ArrayView4, ArrayViewMut2};
+
+use super::Model;
+use super::model::Inner;
+use crate::backend::{Cpu, parallel};
+use crate::plan::{Arena, Input, Mode, Plan};
+use crate::rng::Key;
+use crate::{Error, ErrorKind, Result};
+
+/// Predicts batches of up to a fixed number of images; its calls allocate nothing (inside a rayon pool: entering the
+/// global one from outside may).
+///
+/// ```
+/// # use handgrad::io::model_file::{ModelInfo, Preprocessing};
+/// # use handgrad::{Params, infer::Model, models, rng::Key};
+/// # let graph = models::build("convnet2", &Default::default())?;
+/// # let preprocessing = Preprocessing { size: (32, 32), mean: [0.5; 3], std: [0.25; 3] };
+/// # let info = ModelInfo::new((0..10).map(|i| i.to_string()), preprocessing);
+/// # let model = Model::from_parts(&graph, &Params::<f32>::new(&graph, Key::new(1))?, info)?;
+/// use ndarray::{Array2, Array4};
+/// let mut session = model.session(8)?;
+/// let images = Array4::<u8>::zeros((3, 32, 32, 3)); // RGB
+/// let mut probabilities = Array2::zeros((3, 10));
+/// session.predict_into(images.view(), probabilities.view_mut())?;
+/// assert!((probabilities.row(0).sum() - 1.0).abs() < 1e-6);
+/// # Ok::<(), handgrad::Error>(())
+/// ```
+pub struct Session {
+    pub(super) model: Model,
+    pub(super) runner: Runner,
+}
+
+impl Session {
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The most images of one call.
+    pub fn max_batch(&self) -> usize {
+        self.runner.plan.max_batch()
+    }
+
+    /// Bytes of memory that it holds, the shared weights apart.
+    pub fn bytes(&self) -> usize {
+        let Runner { arena, states, input, .. } = &self.runner;
+        (arena.len() + states.len() + input.len()) * size_of::<f32>()
+    }
+
+    /// Writes the class probabilities `[n, classes]` of `n` RGB images `[n, height, width, 3]` of the model's size.
+    ///
+    /// # Errors
+    /// Kind [`ErrorKind::Shape`] where `images` or `out` do not fit, [`ErrorKind::NonFinite`] where a score is not
+    /// finite.
+    pub fn predict_into(&mut self, images: ArrayView4<'_, u8>, out: ArrayViewMut2<'_, f32>) -> Result<()> {
+        self.check_out(images.dim().0, &out)?;
+        let inner = self.model.inner();
+        self.runner.feed_bytes(inner, images)?;
+        self.runner.run(inner, images.dim().0);
+        self.write(images.dim().0, out)
+    }
+
+    /// [`Session::predict_into`] on images that are normalised already, as a training loop's batches are.
+    ///
+    /// # Errors
+    /// As [`Session::predict_into`].
+    pub fn predict_normalised_into(&mut self, images: ArrayView4<'_, f32>, out: ArrayViewMut2<'_, f32>) -> Result<()> {
+        self.check_out(images.dim().0, &out)?;
+        self.scores(images)?;
+        self.write(images.dim().0, out)
+    }
+
+    /// The class scores `[n, classes]` before softmax, of normalised images `[n, height, width, 3]`.
+    ///
+    /// # Errors
+    /// Kind [`ErrorKind::Shape`] where `images` do not fit.
+    pub fn scores(&mut self, images: ArrayView4<'_, f32>) -> Result<ArrayView2<'_, f32>> {
+        let (inner, n) = (self.model.inner(), images.dim().0);
+        self.runner.check_images(images.dim())?;
+        if images.is_standard_layout() {
+            self.runner.run_on(inner, images);
+        } else {
+            let input = self.runner.input.all_mut();
+            input.iter_mut().zip(images).for_each(|(to, &from)| *to = from);
+            self.runner.run(inner, n);
+        }
+        Ok(self.runner.plan.logits(n, &self.runner.arena))
+    }
+
+    fn check_out(&self, n: usize, out: &ArrayViewMut2<'_, f32>) -> Result<()> {
+        let wanted = (n, self.model.classes().len());
+        if out.dim() == wanted {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Shape, "out", format!("{:?}", out.dim())).expected(format!("{wanted:?}")))
+    }
+
+    fn write(&self, n: usize, mut out: ArrayViewMut2<'_, f32>) -> Result<()> {
+        self.runner.probabilities(n, |i, c, p| out[[i, c]] = p)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("max_batch", &self.max_batch()).finish_non_exhaustive()
+    }
+}
+
+/// A plan with all memory that it needs besides the weights.
+pub(super) struct Runner {
+    plan: Plan,
+    arena: Arena<f32>,
+    /// A copy of the model's: kernels get it to change, although only training does.
+    states: Arena<f32>,
+    /// Normalised images.
+    input: Arena<f32>,
+}
+
+impl Runner {
+    pub fn new(inner: &Inner, max_batch: usize) -> Result<Self> {
+        let plan = Plan::compile::<Cpu>(&inner.graph, max_batch, Mode::Infer)?;
+        let image = inner.graph.shape(inner.graph.images()).len();
+        let mut states = Arena::new(inner.params.states().len())?;
+        states.all_mut().copy_from_slice(inner.params.states());
+        Ok(Runner {
+            arena: Arena::new(plan.arena_len())?,
+            states,
+            // A batch has at most 2^20 images of fewer than 2^31 numbers.
+            input: Arena::new(image * max_batch)?,
+            plan,
+        })
+    }
+
+    fn check_images(&self, (n, h, w, c): (usize, usize, usize, usize)) -> Result<()> {
+        let graph = self.plan.graph();
+        let shape = graph.shape(graph.images());
+        let max_batch = self.plan.max_batch();
+        if (h, w, c) == (shape.h, shape.w, shape.c) && (1..=max_batch).contains(&n) {
+            return Ok(());
+        }
+        let e = Error::new(ErrorKind::Shape, "images", format!("[{n}, {h}, {w}, {c}]"));
+        let e = e.expected(format!("1 to {max_batch} images of {shape}"));
+        Err(if n > max_batch { e.hint("a session for larger batches takes more") } else { e })
+    }
+
+    /// Normalises images into the input buffer.
+    pub fn feed_bytes(&mut self, inner: &Inner, images: ArrayView4<'_, u8>) -> Result<()> {
+        self.check_images(images.dim())?;
+        let (n, h, w, _) = images.dim();
+        let row = 3 * w;
+        parallel::rows_mut(&mut self.input.all_mut()[..n * h * row], row, row, |start, to| {
+            let (i, y) = (start / row / h, start / row % h);
+            for (x, pixel) in to.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+                for (c, value) in pixel.iter_mut().enumerate() {
+                    *value = inner.pixels[c][usize::from(images[[i, y, x, c]])];
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Runs the model on the first `n` images of the input buffer.
+    pub fn run(&mut self, inner: &Inner, n: usize) {
+        let shape = inner.graph.shape(inner.graph.images());
+        let Runner { plan, arena, states, input } = self;
+        let images = ArrayView4::from_shape((n, shape.h, shape.w, shape.c), &input.all()[..n * shape.len()]);
+        let images = images.expect("the slice is as long as its shape says");
+        plan.infer::<Cpu>(Input { images, targets: None, key: Key::new(0) }, &inner.params, states, arena);
+    }
+
+    fn run_on(&mut self, inner: &Inner, images: ArrayView4<'_, f32>) {
+        let Runner { plan, arena, states, .. } = self;
+        plan.infer::<Cpu>(Input { images, targets: None, key: Key::new(0) }, &inner.params, states, arena);
+    }
+
+    /// Hands the softmax of the last run's scores to `put(image, class, probability)`.
+    pub fn probabilities(&self, n: usize, mut put: impl FnMut(usize, usize, f32)) -> Result<()> {
+        for (i, scores) in self.plan.logits(n, &self.arena).outer_iter().enumerate() {
+            let (largest, log_sum) = log_sum_exp(scores.iter().copied());
+            if !log_sum.is_finite() || !largest.is_finite() {
+                return Err(non_finite(i));
+            }
+            let normaliser = largest + log_sum;
+            scores.iter().enumerate().for_each(|(c, &s)| put(i, c, (f64::from(s) - normaliser).exp() as f32));
+        }
+        Ok(())
+    }
+}
+
+/// The largest score, and log Σ exp(score − largest): finite for finite scores.
+pub(super) fn log_sum_exp(scores: impl Iterator<Item = f32> + Clone) -> (f64, f64) {
+    let largest = scores.clone().fold(f64::NEG_INFINITY, |m, s| m.max(f64::from(s)));
+    let sum: f64 = scores.map(|s| (f64::from(s) - largest).exp()).sum();
+    (largest, sum.ln())
+}
+
+/// The error of a score that is no number.
+pub(super) fn non_finite(image: usize) -> Error {
+    let e = Error::new(ErrorKind::NonFinite, format!("image {image}"), "a class score that is not finite");
+    e.hint("the model's training went wrong, or a channel's last batch had no variance (the recipes -fixed avoid that)")
+}

@@ -1,0 +1,116 @@
+//! Inside a rayon pool neither a session's prediction nor a training step allocates, once each size has been run.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use handgrad::Params;
+use handgrad::backend::Cpu;
+use handgrad::engine::Engine;
+use handgrad::infer::{Model, in_pool};
+use handgrad::io::model_file::{ModelInfo, Preprocessing};
+use handgrad::models::{self, ModelOptions};
+use handgrad::optim::{Decay, Optimizer, ParamEntry, ParamTable, Sgd, SgdConfig};
+use handgrad::rng::Key;
+use ndarray::{Array2, Array4};
+
+/// Counts every allocation of the process.
+struct Counting;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// One test at a time, or each would count the other's.
+static ALONE: Mutex<()> = Mutex::new(());
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(start, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations of `work`. The test harness' own threads may allocate now and then: the least of several runs counts.
+fn allocations(mut work: impl FnMut()) -> usize {
+    let once = |work: &mut dyn FnMut()| {
+        let before = COUNT.load(Ordering::Relaxed);
+        work();
+        COUNT.load(Ordering::Relaxed) - before
+    };
+    (0..5).map(|_| once(&mut work)).min().unwrap_or(0)
+}
+
+const MODELS: [&str; 4] = ["simplenet", "convnet2", "resnet", "resnet2"];
+const BATCH: usize = 16;
+
+fn images() -> Array4<f32> {
+    let mut stream = Key::new(2).stream();
+    Array4::from_shape_simple_fn((BATCH, 32, 32, 3), || stream.normal() as f32)
+}
+
+#[test]
+fn the_counter_counts() {
+    let _alone = ALONE.lock();
+    assert!(allocations(|| drop(std::hint::black_box(vec![1u8; 100]))) > 0);
+}
+
+#[test]
+fn sessions_do_not_allocate() {
+    let _alone = ALONE.lock();
+    for name in MODELS {
+        let graph = models::build(name, &ModelOptions { published: false, ..Default::default() }).unwrap();
+        let preprocessing = Preprocessing { size: (32, 32), mean: [0.5; 3], std: [0.25; 3] };
+        let info = ModelInfo::new((0..10).map(|i| i.to_string()), preprocessing);
+        let params = Params::<f32>::new(&graph, Key::new(1)).unwrap();
+        let model = Model::from_parts(&graph, &params, info).unwrap();
+        let mut session = model.session(BATCH).unwrap();
+        let bytes = Array4::<u8>::from_elem((BATCH, 32, 32, 3), 77);
+        let (normalised, mut out) = (images(), Array2::zeros((BATCH, 10)));
+        for n in [1, BATCH] {
+            let mut predict = || {
+                let part = ndarray::s![..n, .., .., ..];
+                session.predict_into(bytes.slice(part), out.slice_mut(ndarray::s![..n, ..])).unwrap();
+                session.predict_normalised_into(normalised.slice(part), out.slice_mut(ndarray::s![..n, ..])).unwrap();
+            };
+            let count = in_pool(2, || {
+                predict();
+                allocations(&mut predict)
+            });
+            assert_eq!(count.unwrap(), 0, "{name}, {n} images");
+        }
+    }
+}
+
+#[test]
+fn training_steps_do_not_allocate() {
+    let _alone = ALONE.lock();
+    for name in MODELS {
+        let options = ModelOptions { published: false, dropout: 0.2, ..Default::default() };
+        let graph = models::build(name, &options).unwrap();
+        let mut engine = Engine::<Cpu>::new(&graph, BATCH, 1).unwrap();
+        let infos = engine.params().table().to_vec();
+        let entries = infos.iter().map(|i| ParamEntry { name: &i.name, offset: i.offset, len: i.len, used: i.used });
+        let table = ParamTable::new(entries, engine.params().values().len(), &[]).unwrap();
+        let config = SgdConfig { momentum: 0.9, nesterov: false, decay: Decay::Coupled(1e-4) };
+        let mut sgd = Sgd::<f32>::new(config, table).unwrap();
+        let images = images();
+        let targets = Array2::from_elem((BATCH, 10), 0.1);
+        let mut step = || {
+            engine.train_step(images.view(), targets.view()).unwrap();
+            let (values, grads, _) = engine.params_mut().split_mut();
+            sgd.step(values, grads, 1e-3).unwrap();
+        };
+        let count = in_pool(2, || {
+            step();
+            allocations(&mut step)
+        });
+        assert_eq!(count.unwrap(), 0, "{name}");
+    }
+}
