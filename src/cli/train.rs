@@ -32,7 +32,7 @@ pub struct Args {
     /// The run's folder; runs/RECIPE by default.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Epochs of the last phase.
+    /// Epochs in all: later phases are shortened or dropped, or the last one lasts longer.
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
     /// Images per batch.
