@@ -287,8 +287,8 @@ fn close(what: &str, truth: &[f64], ours: &[f64], tolerance: f64) -> Result<(), 
         return Err(format!("{what}: {} values instead of {}", ours.len(), truth.len()));
     }
     for (i, (t, o)) in truth.iter().zip(ours).enumerate() {
-        // Written so that a NaN fails.
-        if !((t - o).abs() <= tolerance * scale) {
+        let close = (t - o).abs() <= tolerance * scale; // false for a NaN
+        if !close {
             return Err(format!("{what}[{i}] is {o}, the reference has {t}"));
         }
     }
