@@ -5,7 +5,7 @@ use ndarray::{ArrayView2, ArrayView4};
 use crate::backend::{Host, Real};
 use crate::graph::Graph;
 use crate::params::Params;
-use crate::plan::{Arena, Mode, Plan};
+use crate::plan::{Arena, Mode, Plan, require_memory};
 use crate::rng::Key;
 use crate::{Error, ErrorKind, Result};
 
@@ -65,15 +65,33 @@ impl<B: Host> Engine<B> {
         B::check()?;
         let train = Plan::compile::<B>(graph, max_batch, Mode::Train)?;
         let eval = Plan::compile::<B>(graph, max_batch, Mode::Eval)?;
+        let arena_len = train.arena_len().max(eval.arena_len());
+        require_memory(Self::bytes_of(graph, arena_len))?;
         let key = Key::new(seed);
         Ok(Engine {
-            arena: Arena::new(train.arena_len().max(eval.arena_len()))?,
+            arena: Arena::new(arena_len)?,
             params: Params::new(graph, key.with_name("init"))?,
             train,
             eval,
             key: key.with_name("step"),
             step: 0,
         })
+    }
+
+    /// The bytes that [`Engine::new`] would allocate.
+    ///
+    /// # Errors
+    /// Where the graph's output is no vector of scores, or the batch is out of range.
+    pub fn bytes_for(graph: &Graph, max_batch: usize) -> Result<usize> {
+        let train = Plan::compile::<B>(graph, max_batch, Mode::Train)?;
+        let eval = Plan::compile::<B>(graph, max_batch, Mode::Eval)?;
+        Ok(Self::bytes_of(graph, train.arena_len().max(eval.arena_len())))
+    }
+
+    fn bytes_of(graph: &Graph, arena_len: usize) -> usize {
+        let (values, states) = Params::<B::Elem>::lens(graph);
+        let elements = values.saturating_mul(2).saturating_add(states).saturating_add(arena_len);
+        elements.saturating_mul(size_of::<B::Elem>())
     }
 
     /// Forward, loss and backward on up to `max_batch` images `[n, h, w, c]` with dense targets `[n, classes]`; the

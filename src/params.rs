@@ -81,6 +81,11 @@ impl<E: Real> Params<E> {
         })
     }
 
+    /// The elements of values (and so of gradients) and of state that a graph needs.
+    pub(crate) fn lens(graph: &Graph) -> (usize, usize) {
+        (tabulate(graph.params(), |_| true).1, tabulate(graph.states(), |_| true).1)
+    }
+
     /// Where each parameter lies.
     pub fn table(&self) -> &[ParamInfo] {
         &self.table

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use crate::backend::{Cpu, Host, Reference};
 use crate::{Error, ErrorKind, Result};
 
 /// Where a model runs.
@@ -11,6 +12,16 @@ pub enum Backend {
     Reference,
     /// f32 on CPU threads.
     Cpu,
+}
+
+impl Backend {
+    /// The name that `--backend` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Reference => Reference::NAME,
+            Backend::Cpu => Cpu::NAME,
+        }
+    }
 }
 
 impl FromStr for Backend {

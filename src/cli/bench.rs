@@ -10,6 +10,7 @@ use super::out;
 use crate::backend::{Cpu, Host, Real, Reference};
 use crate::engine::Engine;
 use crate::optim::{Optimizer, Sgd};
+use crate::plan::require_memory;
 use crate::recipe::{Precision, Recipe};
 use crate::rng::Key;
 use crate::train::param_table;
@@ -84,6 +85,11 @@ fn measure<B: Host>(args: &Args) -> Result<Measured> {
     let size = args.size.unwrap_or(recipe.data.size as usize);
     let classes = 10;
     let graph = recipe.model.build(classes, size)?;
+    // Parameters' moments and random inputs beside what the engine takes.
+    let params = graph.params().iter().map(|param| param.spec.layout.len()).sum::<usize>();
+    let inputs = size.saturating_mul(size).saturating_mul(3).saturating_add(classes).saturating_mul(batch);
+    let ours = params.saturating_add(inputs).saturating_mul(size_of::<B::Elem>());
+    require_memory(Engine::<B>::bytes_for(&graph, batch)?.saturating_add(ours))?;
     let mut engine = Engine::<B>::new(&graph, batch, 0)?;
     let mut optimizer = Sgd::new(recipe.optimizer.sgd(), param_table(engine.params(), &recipe.optimizer.rules())?)?;
     let peak_bytes = engine.bytes() + optimizer.moments().iter().map(|(_, moment)| size_of_val(*moment)).sum::<usize>();

@@ -68,6 +68,11 @@ pub fn line(text: impl fmt::Display) -> Result<()> {
     Out::stdout().line(text)
 }
 
+/// Prints a line to standard error. Where that is closed or full, there is nobody left to tell.
+pub fn note(text: impl fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Prints a value as one line of JSON.
 ///
 /// # Errors

@@ -137,7 +137,7 @@ impl Printer {
 
     fn failure(&mut self, path: &Path, why: &str) -> Result<()> {
         self.failures += 1;
-        eprintln!("{}: {why}", path.display());
+        super::out::note(format_args!("{}: {why}", path.display()));
         if self.json {
             return self.object(json!({ "path": path.to_string_lossy(), "error": why }));
         }

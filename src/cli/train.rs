@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use clap::builder::NonEmptyStringValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::backend::{Backend, in_pool, threads};
 use super::out;
-use crate::backend::{Cpu, Host, Reference};
+use crate::backend::{Cpu, Reference};
 use crate::graph::grouped;
 use crate::recipe::Recipe;
-use crate::train::{self, Event, Job, Report, RunFolder};
+use crate::train::{self, Environment, Event, Job, Report, RunFolder};
 use crate::{Error, ErrorKind, Result};
 
 #[derive(clap::Args)]
@@ -26,29 +27,29 @@ Examples:
 pub struct Args {
     /// A built-in recipe (see `handgrad recipes`) or the path of a .toml file.
     recipe: Option<String>,
-    /// The dataset, an .hgd file; by default what the recipe names.
+    /// The dataset, an .hgd file; by default what the recipe names, or what the run to resume began with.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// The run's folder; runs/RECIPE by default.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Epochs in all: later phases are shortened or dropped, or the last one lasts longer.
+    /// Epochs in all: the recipe's phases are cut, or the last one is stretched.
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
     /// Images per batch.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = NonEmptyStringValueParser::new())]
     batch: Option<String>,
     /// What every random number of the run follows from.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = NonEmptyStringValueParser::new())]
     seed: Option<String>,
-    /// reference (f64, slow, the truth), cpu or cuda[:N].
-    #[arg(long, default_value = "cpu")]
-    backend: Backend,
+    /// reference (f64, slow, the truth), cpu (the default) or cuda[:N].
+    #[arg(long)]
+    backend: Option<Backend>,
     /// f32, bf16, tf32, fp16 or int8; a backend may lack some.
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = NonEmptyStringValueParser::new())]
     precision: Option<String>,
     /// Minutes between checkpoints inside an epoch; 0 writes them at epoch ends alone.
-    #[arg(long, value_name = "M")]
+    #[arg(long, value_name = "M", value_parser = NonEmptyStringValueParser::new())]
     checkpoint_minutes: Option<String>,
     /// Threads; all cores by default. The result does not depend on it.
     #[arg(long, value_name = "N", value_parser = threads)]
@@ -91,6 +92,22 @@ impl Args {
         Ok(recipe)
     }
 
+    /// Backend and dataset: what the flags say, else what the run to resume began with.
+    fn surroundings(&self, folder: &RunFolder) -> Result<(Backend, Option<PathBuf>)> {
+        let before = if self.resume { Environment::read(&folder.environment())? } else { None };
+        let Some(before) = before else { return Ok((self.backend.unwrap_or(Backend::Cpu), self.data.clone())) };
+        let began_with: Backend = before.backend.parse().map_err(|e| {
+            let file = folder.environment();
+            Error::new(ErrorKind::Format, file.display(), format!("backend \"{}\"", before.backend)).expected(e)
+        })?;
+        if let Some(other) = self.backend.filter(|&other| other != began_with) {
+            let e = Error::new(ErrorKind::Usage, "--backend", other.name());
+            let e = e.expected(format!("{}, which the run began with", began_with.name()));
+            return Err(e.hint("with --resume leave the flag out"));
+        }
+        Ok((began_with, self.data.clone().or_else(|| before.dataset_file())))
+    }
+
     /// The recipe and folder of a new run, or those of the run to resume.
     fn folder(&self) -> Result<(Recipe, RunFolder)> {
         let name = self.recipe.as_deref().unwrap_or("quickstart");
@@ -116,25 +133,33 @@ impl Args {
 pub fn run(args: Args) -> Result<()> {
     let stop = stop_on_signals()?;
     let (recipe, folder) = args.folder()?;
+    let done = train(&args, recipe, folder.clone(), &stop);
+    if done.is_err() && !args.resume {
+        folder.remove_if_empty();
+    }
+    done
+}
+
+fn train(args: &Args, recipe: Recipe, folder: RunFolder, stop: &AtomicBool) -> Result<()> {
+    let (backend, data) = args.surroundings(&folder)?;
     let say = |text: String| {
         if args.json {
-            eprintln!("{text}");
+            out::note(text);
             Ok(())
         } else {
             out::line(text)
         }
     };
-    let (data, dataset) = in_pool(args.threads, || {
-        train::open_dataset(&recipe.data.dataset, args.data.as_deref(), |text| eprintln!("{text}"))
-    })?;
+    let (data, dataset) =
+        in_pool(args.threads, || train::open_dataset(&recipe.data.dataset, data.as_deref(), |text| out::note(text)))?;
     say(format!("{}: {}", recipe.name, recipe.title))?;
     say(format!("data:  {}", data.display()))?;
     say(format!("run:   {}", folder.path().display()))?;
     let job = Job { recipe, dataset, folder, resume: args.resume, other_simd: args.other_simd };
     let mut view = View::new(&say);
-    let report = in_pool(args.threads, || match args.backend {
-        Backend::Cpu => start::<Cpu>(&job, &stop, &mut view),
-        Backend::Reference => start::<Reference>(&job, &stop, &mut view),
+    let report = in_pool(args.threads, || match backend {
+        Backend::Cpu => train::run::<Cpu>(&job, stop, |event| view.show(&event)),
+        Backend::Reference => train::run::<Reference>(&job, stop, |event| view.show(&event)),
     });
     view.bar.finish_and_clear();
     let report = report?;
@@ -142,13 +167,6 @@ pub fn run(args: Args) -> Result<()> {
         return out::json(&report);
     }
     summarise(&job, &report)
-}
-
-fn start<B: Host>(job: &Job, stop: &AtomicBool, view: &mut View<'_>) -> Result<Report> {
-    if !job.resume {
-        job.describe(B::NAME)?;
-    }
-    train::run::<B>(job, stop, |event| view.show(&event))
 }
 
 fn summarise(job: &Job, report: &Report) -> Result<()> {

@@ -69,6 +69,15 @@ impl LoaderConfig {
         LoaderConfig { split: Split::Valid, shuffle: Shuffle::No, ..LoaderConfig::train(dataset, batch) }
     }
 
+    /// The bytes that a loader of `dataset` keeps: its batches, the list of its samples and an epoch's order.
+    pub fn bytes(&self, dataset: &Dataset) -> usize {
+        let samples = dataset.split(self.split).len();
+        let image = self.size.0.saturating_mul(self.size.1).saturating_mul(super::format::CHANNELS);
+        let floats = self.batch.min(samples).saturating_mul(image.saturating_add(dataset.classes().len()));
+        let batches = self.prefetch.saturating_add(1).saturating_mul(floats).saturating_mul(size_of::<f32>());
+        batches.saturating_add(2 * size_of::<u32>() * samples)
+    }
+
     fn check(&self, dataset: &Dataset) -> Result<()> {
         let usage = |subject: &str, found: String, expected: &str| {
             Err(Error::new(ErrorKind::Usage, subject, found).expected(expected))
@@ -204,11 +213,9 @@ impl Loader {
         if self.source.config.drop_last { self.source.steps() * self.source.pool.shape.batch } else { all }
     }
 
-    /// Bytes of the batches that it keeps in memory, and of an epoch's order.
+    /// Bytes of what it keeps in memory: see [`LoaderConfig::bytes`].
     pub fn bytes(&self) -> usize {
-        let shape = &self.source.pool.shape;
-        let floats = shape.batch * (shape.image_len() + shape.classes);
-        (self.source.config.prefetch + 1) * floats * size_of::<f32>() + self.source.sampler.len() * size_of::<u32>()
+        self.source.config.bytes(&self.source.dataset)
     }
 
     /// The batches of an epoch from `first_batch` on (to resume inside an epoch). Its threads start now and end

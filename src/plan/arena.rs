@@ -28,21 +28,10 @@ impl<E: Real> Arena<E> {
     /// Kind [`ErrorKind::Unsupported`] where the machine has less memory to give.
     pub fn new(len: usize) -> Result<Self> {
         let bytes = len.saturating_mul(size_of::<E>());
-        let refuse = |available: Option<usize>| {
-            let mib = |bytes: usize| bytes.div_ceil(1 << 20);
-            let e = Error::new(ErrorKind::Unsupported, "memory", format!("{} MiB are needed", mib(bytes)));
-            let e = match available {
-                Some(available) => e.expected(format!("at most {} MiB, which is what is free", mib(available))),
-                None => e,
-            };
-            e.hint("take a smaller batch, image size or model")
-        };
-        if let Some(available) = available_memory().filter(|&available| bytes > available) {
-            return Err(refuse(Some(available)));
-        }
-        let layout = Self::layout(len).ok_or_else(|| refuse(None))?;
+        require_memory(bytes)?;
+        let layout = Self::layout(len).ok_or_else(|| too_little(bytes, None))?;
         // SAFETY: the layout has a non-zero size.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) }.cast()).ok_or_else(|| refuse(None))?;
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) }.cast()).ok_or_else(|| too_little(bytes, None))?;
         Ok(Arena { start, len })
     }
 
@@ -101,6 +90,28 @@ impl<E> Drop for Arena<E> {
             unsafe { dealloc(self.start.as_ptr().cast(), layout) }
         }
     }
+}
+
+/// Refuses what the machine cannot give. The system hands out pages when they are first written, and ends the program
+/// when it then has none: so whoever allocates several blocks asks for their sum first.
+///
+/// # Errors
+/// Kind [`ErrorKind::Unsupported`] where fewer than `bytes` are free.
+pub(crate) fn require_memory(bytes: usize) -> Result<()> {
+    match available_memory() {
+        Some(available) if bytes > available => Err(too_little(bytes, Some(available))),
+        _ => Ok(()),
+    }
+}
+
+fn too_little(bytes: usize, available: Option<usize>) -> Error {
+    let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+    let e = Error::new(ErrorKind::Unsupported, "memory", format!("{} MiB are needed", mib(bytes)));
+    let e = match available {
+        Some(available) => e.expected(format!("at most {} MiB, which is what is free", mib(available))),
+        None => e,
+    };
+    e.hint("take a smaller batch, image size or model")
 }
 
 /// Bytes that the machine can still give, where it says so (Linux).

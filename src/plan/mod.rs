@@ -8,6 +8,7 @@ mod run;
 use crate::graph::Graph;
 
 pub use arena::Arena;
+pub(crate) use arena::require_memory;
 pub(crate) use run::Input;
 
 /// What a plan is for.

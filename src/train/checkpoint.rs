@@ -5,12 +5,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::Job;
+use super::environment::{check_dataset, checksum};
 use super::evaluate::Totals;
 use crate::backend::{Real, simd_level};
 use crate::graph::Graph;
 use crate::io::model_file::{self, Extra, ModelInfo, Preprocessing};
 use crate::optim::Optimizer;
-use crate::{Error, ErrorKind, Params, Result};
+use crate::{Error, ErrorKind, ParamInfo, Params, Result};
 
 /// Where a run stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -40,6 +41,21 @@ impl Progress {
         self.epochs > first_epoch || self.batch > 0
     }
 
+    /// Whether a run can stand here; a file may say anything.
+    fn is_possible(&self, run: &Bounds) -> bool {
+        let Progress { epochs, batch, engine_step, train, seconds, seconds_of_epochs } = *self;
+        let done = epochs.checked_mul(run.batches as u64).and_then(|done| done.checked_add(batch as u64));
+        let ended = epochs == u64::from(run.epochs);
+        (epochs < u64::from(run.epochs) || ended && batch == 0)
+            && batch < run.batches
+            && batch.is_multiple_of(run.accumulate)
+            && done == Some(engine_step)
+            && (batch > 0 || train == Totals::default())
+            && [train.images, train.correct, train.correct5].iter().all(|&n| n < 1 << 48)
+            && seconds_of_epochs >= 0.0
+            && seconds >= seconds_of_epochs
+    }
+
     /// The epoch under way is done.
     pub fn next_epoch(&mut self) {
         self.epochs += 1;
@@ -47,6 +63,15 @@ impl Progress {
         self.train = Totals::default();
         self.seconds_of_epochs = self.seconds;
     }
+}
+
+/// What limits a run's [`Progress`].
+struct Bounds {
+    /// Batches per epoch.
+    batches: usize,
+    /// Batches per optimizer step.
+    accumulate: usize,
+    epochs: u32,
 }
 
 /// An optimizer's saved state: its steps, and its moments by name.
@@ -86,12 +111,34 @@ pub(super) fn save<E: Real>(
     let progress = serde_json::to_string(progress).expect("plain data has a JSON form");
     extra.texts.insert(PROGRESS.into(), progress);
     extra.texts.insert(SIMD.into(), simd_level().name().into());
-    extra.texts.insert(DATASET.into(), format!("{:016x}", job.dataset.checksum()));
+    extra.texts.insert(DATASET.into(), checksum(&job.dataset));
     model_file::save(job.folder.checkpoint(), graph, params, &model_info(job, &[])?, &extra)
 }
 
-/// Sets parameters and state from a job's checkpoint; `None` where the run was stopped before its first one.
-pub(super) fn load<E: Real>(job: &Job, params: &mut Params<E>) -> Result<Option<(Progress, Moments<E>)>> {
+/// Refuses to go on with, and so to save, parameters or state that are not finite: the files keep the last good ones.
+pub(super) fn check_finite<E: Real>(params: &Params<E>, step: u64) -> Result<()> {
+    let broken = |infos: &[ParamInfo], values: &[E]| {
+        infos.iter().find(|info| values[info.range()].iter().any(|v| !v.is_finite())).map(|info| info.name.clone())
+    };
+    let found = broken(params.table(), params.values()).or_else(|| broken(params.state_table(), params.states()));
+    match found {
+        Some(name) => Err(non_finite(step, &format!("parameter {name}"))),
+        None => Ok(()),
+    }
+}
+
+/// The error of a run whose numbers left the finite ones after `step` steps.
+pub(super) fn non_finite(step: u64, what: &str) -> Error {
+    let e = Error::new(ErrorKind::NonFinite, format!("step {step}"), format!("{what} is not finite"));
+    e.expected("finite numbers").hint("take a lower learning rate, clip gradients, or check the data")
+}
+
+/// Sets parameters and state from a job's checkpoint, in an epoch of `batches` batches; `None` where the run was stopped before its first one.
+pub(super) fn load<E: Real>(
+    job: &Job,
+    batches: usize,
+    params: &mut Params<E>,
+) -> Result<Option<(Progress, Moments<E>)>> {
     let path = job.folder.checkpoint();
     if !path.exists() {
         return Ok(None);
@@ -107,17 +154,13 @@ pub(super) fn load<E: Real>(job: &Job, params: &mut Params<E>) -> Result<Option<
         let hint = format!("HANDGRAD_SIMD={simd} keeps it where the machine has it; --other-simd goes on with {now}");
         return Err(e.expected(format!("{now}, this machine's: other levels give other bits")).hint(hint));
     }
-    let (dataset, now) = (text(DATASET)?, format!("{:016x}", job.dataset.checksum()));
-    if dataset != now {
-        let e = Error::new(ErrorKind::Usage, job.dataset.path().display(), format!("a dataset with checksum {now}"));
-        return Err(e.expected(format!("the one that the run began with, {dataset}")));
-    }
+    check_dataset(job, text(DATASET)?)?;
     let progress: Progress = serde_json::from_str(text(PROGRESS)?)
         .map_err(|e| Error::new(ErrorKind::Format, path.display(), format!("progress: {e}")))?;
-    if progress.epochs > u64::from(job.recipe.epochs()) {
-        let found = format!("{} epochs done", progress.epochs);
-        let e = Error::new(ErrorKind::Format, path.display(), found);
-        return Err(e.expected(format!("at most the recipe's {}", job.recipe.epochs())));
+    let bounds = Bounds { batches, accumulate: job.recipe.optimizer.accumulate as usize, epochs: job.recipe.epochs() };
+    if !progress.is_possible(&bounds) {
+        let e = Error::new(ErrorKind::Format, path.display(), format!("a position that no run has: {progress:?}"));
+        return Err(e.expected(format!("one within {} epochs of {batches} batches", bounds.epochs)));
     }
     file.fill(params)?;
     let mut moments = Vec::new();

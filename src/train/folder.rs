@@ -1,47 +1,125 @@
 //! A run's folder.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::{Error, ErrorKind, Result};
 
-/// Where a run keeps its files.
+/// Where a run keeps its files. While one of these lives, no other process can take the same folder.
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    /// The system releases it when the process ends, however it ends.
+    _lock: Option<Arc<File>>,
 }
 
 impl RunFolder {
     /// A folder for a new run: `out` if given, else `runs/NAME`, `runs/NAME-2`… whichever is free.
     ///
     /// # Errors
-    /// Kind [`ErrorKind::Usage`] where `out` already holds a run, kind [`ErrorKind::Io`] where it cannot be made.
+    /// Kind [`ErrorKind::Usage`] where `out` already holds a run or another process trains in it, kind
+    /// [`ErrorKind::Io`] where it cannot be made.
     pub fn create(out: Option<&Path>, name: &str) -> Result<Self> {
-        let folder = match out {
-            Some(path) => RunFolder { path: path.to_owned() },
-            None => numbered(name).find(|folder| !folder.recipe().exists()).expect("there are enough numbers"),
-        };
-        if folder.recipe().exists() {
-            let e = Error::new(ErrorKind::Usage, folder.path.display(), "the folder already holds a run");
-            return Err(e.expected("a new folder").hint("--resume continues that run; another --out starts a new one"));
+        if let Some(path) = out {
+            let taken = |folder: &RunFolder| folder.recipe().exists();
+            let used = || {
+                let e = Error::new(ErrorKind::Usage, path.display(), "the folder already holds a run");
+                e.expected("a new folder").hint("--resume continues that run; another --out starts a new one")
+            };
+            let folder = Some(RunFolder::at(path)).filter(|folder| !taken(folder)).ok_or_else(used)?;
+            let folder = folder.make()?.locked()?;
+            // Another process may have begun a run, and ended, since the first look.
+            return Some(folder).filter(|folder| !taken(folder)).ok_or_else(used);
         }
-        std::fs::create_dir_all(&folder.path).map_err(|e| Error::io(&folder.path, &e))?;
-        Ok(folder)
+        for folder in numbered(name).filter(|folder| !folder.recipe().exists()) {
+            match folder.make()?.locked() {
+                Ok(folder) if !folder.recipe().exists() => return Ok(folder),
+                Err(e) if e.kind() != ErrorKind::Usage => return Err(e),
+                // Another process was faster: the next number.
+                _ => {}
+            }
+        }
+        unreachable!("there are enough numbers")
     }
 
-    /// The folder of a run to go on with: `out` if given, else the newest of `runs/NAME`, `runs/NAME-2`…
+    /// The folder of a run to go on with: `out` if given, else the newest of `runs/NAME`, `runs/NAME-2`… What a crash
+    /// left of files that were being written is taken away.
     ///
     /// # Errors
-    /// Kind [`ErrorKind::Usage`] where there is none.
+    /// Kind [`ErrorKind::Usage`] where there is none, or another process trains in it.
     pub fn open(out: Option<&Path>, name: &str) -> Result<Self> {
         let folder = match out {
-            Some(path) => Some(RunFolder { path: path.to_owned() }),
+            Some(path) => Some(RunFolder::at(path)),
             None => numbered(name).take_while(|folder| folder.recipe().exists()).last(),
         };
-        folder.filter(|folder| folder.recipe().exists()).ok_or_else(|| {
+        let folder = folder.filter(|folder| folder.recipe().exists()).ok_or_else(|| {
             let subject = out.map_or_else(|| format!("runs/{name}"), |path| path.display().to_string());
             let e = Error::new(ErrorKind::Usage, subject, "there is no run to resume");
             e.expected("a run folder with recipe.toml").hint("leave out --resume to start one")
-        })
+        })?;
+        let folder = folder.locked()?;
+        folder.remove_leftovers();
+        Ok(folder)
+    }
+
+    fn at(path: &Path) -> Self {
+        RunFolder { path: path.to_owned(), _lock: None }
+    }
+
+    fn make(self) -> Result<Self> {
+        std::fs::create_dir_all(&self.path).map_err(|e| Error::io(&self.path, &e))?;
+        Ok(self)
+    }
+
+    /// Takes the folder for this process, on systems whose folders can be locked.
+    fn locked(mut self) -> Result<Self> {
+        if !cfg!(unix) {
+            return Ok(self);
+        }
+        let file = File::open(&self.path).map_err(|e| Error::io(&self.path, &e))?;
+        match file.try_lock() {
+            Ok(()) => self._lock = Some(Arc::new(file)),
+            Err(TryLockError::WouldBlock) => {
+                let e = Error::new(ErrorKind::Usage, self.path.display(), "another process trains in this folder");
+                return Err(e.expected("a folder for this run alone").hint("wait for it, or choose another --out"));
+            }
+            // A file system without locks.
+            Err(TryLockError::Error(_)) => {}
+        }
+        Ok(self)
+    }
+
+    /// Removes temporary files (`.NAME.XXXXXX.tmp`) that a killed process left behind: with the lock, nobody writes
+    /// them any more. It is only about disk space, so a failure is none.
+    fn remove_leftovers(&self) {
+        let files = [
+            self.recipe(),
+            self.environment(),
+            self.metrics(),
+            self.curves(),
+            self.checkpoint(),
+            self.last(),
+            self.best(),
+            self.result(),
+        ];
+        let ours: Vec<String> = files
+            .iter()
+            .filter_map(|file| file.file_name())
+            .map(|name| format!(".{}.", name.to_string_lossy()))
+            .collect();
+        for entry in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".tmp") && ours.iter().any(|prefix| name.starts_with(prefix)) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Removes the folder if it is empty: of a run that could not begin.
+    pub fn remove_if_empty(&self) {
+        // It fails where there is a file in it, and that is right.
+        let _ = std::fs::remove_dir(&self.path);
     }
 
     /// The folder itself.
@@ -93,6 +171,6 @@ impl RunFolder {
 /// `runs/NAME`, `runs/NAME-2`, `runs/NAME-3`…
 fn numbered(name: &str) -> impl Iterator<Item = RunFolder> {
     let runs = Path::new("runs");
-    let first = RunFolder { path: runs.join(name) };
-    std::iter::once(first).chain((2u64..).map(move |i| RunFolder { path: runs.join(format!("{name}-{i}")) }))
+    let first = RunFolder::at(&runs.join(name));
+    std::iter::once(first).chain((2u64..).map(move |i| RunFolder::at(&runs.join(format!("{name}-{i}")))))
 }

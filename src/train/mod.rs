@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod datasets;
+mod environment;
 mod evaluate;
 mod folder;
 
@@ -18,13 +19,16 @@ use crate::infer::{self, EvalConfig, Model};
 use crate::io::metrics::{self, EpochMetrics};
 use crate::io::{model_file, plot};
 use crate::optim::{Optimizer, ParamEntry, ParamTable, Sgd, clip_grad_norm};
+use crate::plan::require_memory;
 use crate::recipe::{self, Phase, Recipe};
 use crate::rng::Key;
 use crate::schedule::Position;
 use crate::{Error, ErrorKind, Params, Result};
 
+use checkpoint::Moments;
 pub use checkpoint::Progress;
 pub use datasets::{built_in, cache_dir, locate};
+pub use environment::Environment;
 pub use evaluate::{Feed, Totals, evaluate};
 pub use folder::RunFolder;
 
@@ -49,17 +53,8 @@ impl Job {
     /// # Errors
     /// Kind [`ErrorKind::Io`] where the folder cannot be written.
     pub fn describe(&self, backend: &str) -> Result<()> {
-        let environment = serde_json::json!({
-            "handgrad": env!("CARGO_PKG_VERSION"),
-            "backend": backend,
-            "simd": crate::backend::simd_level().name(),
-            "target": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
-            "threads": rayon::current_num_threads(),
-            "dataset": self.dataset.path(),
-            "dataset_checksum": format!("{:016x}", self.dataset.checksum()),
-        });
-        let text = serde_json::to_string_pretty(&environment).expect("plain data has a JSON form");
-        write_text(&self.folder.environment(), &text)?;
+        Environment::of(self, backend).write(&self.folder.environment())?;
+        // Last: a folder with a recipe holds a run.
         write_text(&self.folder.recipe(), &self.recipe.to_toml()?)
     }
 }
@@ -134,11 +129,15 @@ struct Trainer<'a, B: Host> {
     train: Loader,
     valid: Loader,
     feed: Feed<B>,
+    /// Bytes that the run allocates in all.
+    peak_bytes: usize,
     progress: Progress,
     saved_at: Instant,
 }
 
 impl<'a, B: Host> Trainer<'a, B> {
+    /// Everything that a run needs, checked: what is wrong with recipe, dataset or machine is an error here, before
+    /// the run's folder holds anything.
     fn new(job: &'a Job) -> Result<Self> {
         let Job { recipe, dataset, .. } = job;
         if recipe.train.precision != recipe::Precision::F32 {
@@ -160,33 +159,46 @@ impl<'a, B: Host> Trainer<'a, B> {
         };
         let valid =
             LoaderConfig { size: (size, size), normalise: config.normalise, ..LoaderConfig::valid(dataset, batch) };
-        Ok(Trainer {
+        let feed = Feed::<B>::bytes_for(batch, config.size, dataset.classes().len());
+        let loaders = config.bytes(dataset).saturating_add(valid.bytes(dataset)).saturating_add(feed);
+        let params = graph.params().iter().map(|param| param.spec.layout.len()).sum::<usize>();
+        let moments = if recipe.optimizer.momentum > 0.0 { params * size_of::<B::Elem>() } else { 0 };
+        let engine = Engine::<B>::bytes_for(&graph, batch)?;
+        require_memory(engine.saturating_add(moments).saturating_add(loaders))?;
+        let trainer = Trainer {
             job,
             engine: Engine::new(&graph, batch, recipe.train.seed)?,
             train: Loader::new(dataset.clone(), config)?,
             valid: Loader::new(dataset.clone(), valid)?,
             feed: Feed::default(),
+            peak_bytes: engine + moments + loaders,
             progress: Progress::default(),
             saved_at: Instant::now(),
             graph,
-        })
+        };
+        if trainer.train.steps_per_epoch() == 0 {
+            let found = "fewer training images than one batch, and drop_last leaves them out";
+            return Err(Error::new(ErrorKind::Usage, "data.batch", found).expected("a smaller batch"));
+        }
+        trainer.optimizer()?;
+        Ok(trainer)
     }
 
     fn run(mut self, stop: &AtomicBool, report: &mut dyn FnMut(Event<'_>)) -> Result<Report> {
         let job = self.job;
-        let steps_per_epoch = self.train.steps_per_epoch();
-        if steps_per_epoch == 0 {
-            let found = "fewer training images than one batch, and drop_last leaves them out";
-            return Err(Error::new(ErrorKind::Usage, "data.batch", found).expected("a smaller batch"));
-        }
-        let resumed = if job.resume { checkpoint::load(job, self.engine.params_mut())? } else { None };
         let mut moments = None;
-        if let Some((progress, saved_moments)) = resumed {
-            self.engine.set_step(progress.engine_step);
-            (self.progress, moments) = (progress, Some(saved_moments));
+        if job.resume {
+            moments = self.resume()?;
+        } else {
+            job.describe(B::NAME)?;
         }
         let mut history = metrics::truncate_to_epoch(job.folder.metrics(), self.progress.epochs)?;
-        self.announce(&history, report)?;
+        if !history.iter().map(|m| m.epoch).eq(1..=self.progress.epochs) {
+            let found = format!("{} epochs", history.len());
+            let e = Error::new(ErrorKind::Format, job.folder.metrics().display(), found);
+            return Err(e.expected(format!("one line for each of the checkpoint's {} epochs", self.progress.epochs)));
+        }
+        self.announce(&history, report);
 
         let mut first_epoch = 0;
         for phase in &job.recipe.phases {
@@ -205,25 +217,44 @@ impl<'a, B: Host> Trainer<'a, B> {
                 let metrics = self.epoch(phase, first_epoch, &mut optimizer, stop, report)?;
                 history.push(metrics);
                 self.finish_epoch(&history, &mut optimizer, report)?;
+                // An epoch of a single step has no other place to stop at.
+                if stop.load(Ordering::Relaxed) && self.progress.epochs < u64::from(job.recipe.epochs()) {
+                    return Err(self.interrupted());
+                }
             }
             first_epoch = after;
         }
         self.finish(&history)
     }
 
+    /// Sets everything to where the run stopped; returns the optimizer's state. A run that was stopped before its first
+    /// checkpoint starts again.
+    fn resume(&mut self) -> Result<Option<Moments<B::Elem>>> {
+        let job = self.job;
+        let batches = self.train.steps_per_epoch();
+        if let Some((progress, moments)) = checkpoint::load(job, batches, self.engine.params_mut())? {
+            self.engine.set_step(progress.engine_step);
+            self.progress = progress;
+            return Ok(Some(moments));
+        }
+        if let Some(began_with) = Environment::read(&job.folder.environment())? {
+            environment::check_dataset(job, &began_with.dataset_checksum)?;
+        }
+        job.describe(B::NAME)?;
+        Ok(None)
+    }
+
     /// Tells what the run will take before it takes it.
-    fn announce(&self, history: &[EpochMetrics], report: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+    fn announce(&self, history: &[EpochMetrics], report: &mut dyn FnMut(Event<'_>)) {
         let Job { recipe, dataset, .. } = self.job;
         let params = self.engine.params();
-        let moments: usize = self.optimizer()?.moments().iter().map(|(_, moment)| size_of_val(*moment)).sum();
         report(Event::Ready {
-            peak_bytes: self.engine.bytes() + moments + self.train.bytes() + self.valid.bytes(),
+            peak_bytes: self.peak_bytes,
             params: params.table().iter().filter(|info| info.used).map(|info| info.len).sum(),
             images: (dataset.split(data::Split::Train).len(), dataset.split(data::Split::Valid).len()),
             epochs: recipe.epochs(),
             done: history.len() as u64,
         });
-        Ok(())
     }
 
     fn optimizer(&self) -> Result<Sgd<B::Elem>> {
@@ -284,6 +315,10 @@ impl<'a, B: Host> Trainer<'a, B> {
         }
         let trained_seconds = self.progress.epoch_seconds().max(1e-9);
         let totals = evaluate(&mut self.engine, &self.valid, &mut self.feed)?;
+        checkpoint::check_finite(self.engine.params(), self.engine.step())?;
+        if !totals.mean_loss().is_finite() {
+            return Err(checkpoint::non_finite(self.engine.step(), "the validation loss after it"));
+        }
         self.progress.seconds = seconds_before + started.elapsed().as_secs_f64();
         Ok(EpochMetrics {
             epoch: self.progress.epochs + 1,
@@ -329,6 +364,7 @@ impl<'a, B: Host> Trainer<'a, B> {
     }
 
     fn save(&mut self, optimizer: &Sgd<B::Elem>) -> Result<()> {
+        checkpoint::check_finite(self.engine.params(), self.engine.step())?;
         checkpoint::save(self.job, &self.graph, self.engine.params(), &self.progress, optimizer)?;
         self.saved_at = Instant::now();
         Ok(())
