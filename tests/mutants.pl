@@ -51,6 +51,7 @@ for my $op (@ops) {
 
 my %edits;    # file → start → [length, code, [index, broken]...]
 my %sources;
+my @wrong;
 for my $index (1 .. @mutants) {
     my ($name, $op, $backend, $pass, $file, $text) = @{ $mutants[$index - 1] }{qw(name op backend pass file text)};
     die "$list: $name: no such op: $op\n" unless grep { $_ eq $op } @ops;
@@ -66,10 +67,12 @@ for my $index (1 .. @mutants) {
         pos($source) = $-[0] + 1;
         $found++;
     }
-    die "$list: $name: its code occurs $found times in $file, not once\n" if $found != 1;
+    push @wrong, "$list: $name: its code occurs $found times in $file, not once\n" if $found != 1;
     my ($level) = $backend =~ /:(\w+)/;
     print join(' ', $index, $name, $op, $level // '-', $backend, $pass), "\n" if $name =~ /(?:$pattern)/;
 }
+
+die @wrong if @wrong;
 
 for my $file (keys %edits) {
     my ($source, $limit) = ($sources{$file}, length $sources{$file});

@@ -21,7 +21,7 @@ echo "compiling $(wc -l <"$work/jobs") mutants"
 binary=$(
     CARGO_TARGET_DIR=$work/build CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 RUSTFLAGS="${RUSTFLAGS:-} -Awarnings" \
         cargo test --quiet --manifest-path "$src/Cargo.toml" --package handgrad --no-default-features \
-        --features image,train,conformance --test library --no-run --message-format=json |
+        --features conformance,image,train --test library --no-run --message-format=json |
         sed -n 's/.*"name":"library".*"executable":"\([^"]*\)".*/\1/p'
 )
 [ -x "$binary" ] || { echo "the mutants do not compile" >&2; exit 1; }
