@@ -146,9 +146,8 @@ fn train(args: &Args, recipe: Recipe, folder: RunFolder, stop: &AtomicBool) -> R
             out::line(text)
         }
     };
-    let (data, dataset) = in_pool(args.threads, || {
-        train::open_dataset(&recipe.data.dataset, data.as_deref(), |text| out::note(text))
-    })?;
+    let (data, dataset) =
+        in_pool(args.threads, || train::open_dataset(&recipe.data.dataset, data.as_deref(), |text| out::note(text)))?;
     say(format!("{}: {}", recipe.name, recipe.title))?;
     say(format!("data:  {}", data.display()))?;
     say(format!("run:   {}", folder.path().display()))?;

@@ -25,8 +25,8 @@ use crate::rng::Key;
 use crate::schedule::Position;
 use crate::{Error, ErrorKind, Params, Result};
 
-pub use checkpoint::Progress;
 use checkpoint::Moments;
+pub use checkpoint::Progress;
 pub use datasets::{built_in, cache_dir, locate};
 pub use environment::Environment;
 pub use evaluate::{Feed, Totals, evaluate};
