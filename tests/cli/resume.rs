@@ -160,7 +160,8 @@ fn damaged_run_folders_are_errors() {
     damage("run.json", b"[]", 1);
     damage("run.json", place.text("a/run.json").replace("cpu", "abacus").as_bytes(), 1);
     damage("recipe.toml", b"nonsense = 1", 2);
-    damage("recipe.toml", TINY.replace("convnet2", "convnet").as_bytes(), 1);
+    damage("recipe.toml", TINY.replace("convnet2", "convnet").as_bytes(), 2);
+    damage("recipe.toml", place.text("a/recipe.toml").replace("0.01", "0.02").as_bytes(), 2);
     place.done("train --out a --resume");
     std::fs::remove_file(place.path("a/metrics.jsonl")).unwrap();
     place.fails("train --out a --resume", 1, &["metrics.jsonl"]);
