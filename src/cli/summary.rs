@@ -43,7 +43,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn graph(args: &Args) -> Result<Graph> {
-    if !Path::new(&args.what).extension().is_some_and(|extension| extension == "safetensors") {
+    if Path::new(&args.what).extension().is_none_or(|extension| extension != "safetensors") {
         let recipe = Recipe::load(&args.what)?;
         let classes = args.classes.map_or_else(|| classes_of(&recipe.data.dataset), |classes| Ok(classes as usize))?;
         return recipe.model.build(classes, args.size.unwrap_or(recipe.data.size) as usize);

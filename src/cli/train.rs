@@ -48,6 +48,9 @@ pub struct Args {
     /// f32, bf16, tf32, fp16 or int8; a backend may lack some.
     #[arg(long, value_name = "P", value_parser = NonEmptyStringValueParser::new())]
     precision: Option<String>,
+    /// Minutes between checkpoints inside an epoch; 0 writes them at epoch ends alone.
+    #[arg(long, value_name = "M", value_parser = NonEmptyStringValueParser::new())]
+    checkpoint_minutes: Option<String>,
     /// Threads; all cores by default. The result does not depend on it.
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
@@ -76,6 +79,7 @@ impl Args {
             ("--batch", "data.batch", &self.batch),
             ("--seed", "train.seed", &self.seed),
             ("--precision", "train.precision", &self.precision),
+            ("--checkpoint-minutes", "train.checkpoint_minutes", &self.checkpoint_minutes),
         ];
         for (flag, key, value) in flags {
             if let Some(value) = value {
@@ -117,7 +121,7 @@ impl Args {
         let changes = self.recipe.is_some()
             || !self.set.is_empty()
             || self.epochs.is_some()
-            || [&self.batch, &self.seed, &self.precision].iter().any(|flag| flag.is_some());
+            || [&self.batch, &self.seed, &self.precision, &self.checkpoint_minutes].iter().any(|flag| flag.is_some());
         if changes && self.recipe(name)?.to_toml()? != saved.to_toml()? {
             let e = Error::new(ErrorKind::Usage, folder.path().display(), "the flags say another recipe");
             return Err(e.expected("the recipe in the folder").hint("with --resume give only --out (and --data)"));

@@ -52,7 +52,7 @@ fn squares_of_piece<E: Real>(grads: &[E]) -> f64 {
 }
 
 fn scale<E: Real>(grads: &mut [E], table: &ParamTable, factor: E) {
-    table.reduce(grads, |g: &mut [E], _| g.iter_mut().for_each(|g| *g = *g * factor), |(), ()| ());
+    table.reduce(grads, |g: &mut [E], _| g.iter_mut().for_each(|g| *g *= factor), |(), ()| ());
 }
 
 #[cfg(test)]

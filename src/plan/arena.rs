@@ -44,6 +44,11 @@ impl<E: Real> Arena<E> {
         self.len
     }
 
+    /// Whether it has no element.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Everything, exclusively.
     pub fn all_mut(&mut self) -> &mut [E] {
         // SAFETY: the arena owns `len` initialised elements and is borrowed exclusively.

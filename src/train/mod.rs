@@ -288,7 +288,7 @@ impl<'a, B: Host> Trainer<'a, B> {
             let outcome = self.engine.train_micro_step(images, targets, share)?;
             self.progress.train.add(&outcome);
             self.progress.batch += 1;
-            if self.progress.batch % accumulate != 0 && self.progress.batch < batches {
+            if !self.progress.batch.is_multiple_of(accumulate) && self.progress.batch < batches {
                 continue;
             }
             let step = (self.progress.epochs - first_epoch) * steps_per_epoch

@@ -7,7 +7,9 @@ use handgrad::engine::Engine;
 use handgrad::graph::{Graph, Shape};
 use handgrad::io::model_file::{self, Dtype, Extra, ModelFile, ModelInfo, Preprocessing};
 use handgrad::models::{self, ModelOptions};
-use handgrad::ops::{Activation, AdaptivePool, BatchNorm, Conv2d, Dropout, Flatten, Linear, MaxPool, Reduce, Window};
+use handgrad::ops::{
+    Activation, AdaptivePool, Add, AvgPool, BatchNorm, Conv2d, Dropout, Flatten, Linear, MaxPool, Reduce, Scale, Window,
+};
 use handgrad::rng::{Key, Stream};
 use handgrad::{ErrorKind, Params};
 use ndarray::{Array2, Array4};
@@ -33,6 +35,12 @@ pub fn odd_graph() -> Graph {
     let x = g.node("act", Activation::LeakyRelu { slope: 0.1 + 0.2 }, &[x]).unwrap();
     let first = g.node("again", Conv2d::square(4, 3, 1, 1), &[x]).unwrap();
     let x = g.shared("again@2", first, &[first]).unwrap();
+    let y = g.node("scale", Scale { factor: 1.0 / 3.0 }, &[x]).unwrap();
+    let y = g.node("grouped", Conv2d { groups: 2, ..Conv2d::square(4, 3, 1, 2) }, &[y]).unwrap();
+    let y = g.node("mean", AvgPool { window: Window::square(3, 1, 0), ceil: true }, &[y]).unwrap();
+    let x = g.node("add", Add, &[x, y]).unwrap();
+    let x = g.node("general", Activation::GeneralRelu { leak: 0.1, sub: 0.4, maxv: Some(6.0) }, &[x]).unwrap();
+    let x = g.node("cells", AdaptivePool { reduce: Reduce::Max, output: (5, 7) }, &[x]).unwrap();
     let x = g.node("norm", BatchNorm::last_batch(1e-5), &[x]).unwrap();
     let x = g.node("pool", MaxPool { window: Window::square(2, 2, 0), ceil: true }, &[x]).unwrap();
     let x = g.node("flatten", Flatten, &[x]).unwrap();
@@ -219,6 +227,7 @@ fn join(header: &serde_json::Value, data: &[u8]) -> Vec<u8> {
 fn use_all(bytes: Vec<u8>) -> handgrad::Result<()> {
     let file = ModelFile::from_bytes(bytes)?;
     file.params::<f32>()?;
+    let _ = file.graph().summary().to_string();
     for name in file.extras() {
         let _ = (file.extra_values::<f64>(name), file.extra_counters(name), file.extra_text(name));
     }
@@ -263,7 +272,7 @@ fn forged_headers_are_errors() {
     // Offsets, shapes and types; sums of sizes that wrap around 2^64.
     let tensors: [serde_json::Value; 6] = [
         serde_json::json!({ "dtype": "F32", "shape": [huge, huge], "data_offsets": [0, 8] }),
-        serde_json::json!({ "dtype": "F32", "shape": [1 << 61], "data_offsets": [0, huge] }),
+        serde_json::json!({ "dtype": "F32", "shape": [1u64 << 61], "data_offsets": [0, huge] }),
         serde_json::json!({ "dtype": "F32", "shape": [2], "data_offsets": [8, 0] }),
         serde_json::json!({ "dtype": "F32", "shape": [2, 3, 3, 3], "data_offsets": [huge - 215, huge] }),
         serde_json::json!({ "dtype": "F16", "shape": [2], "data_offsets": [0, 4] }),

@@ -5,6 +5,7 @@ use crate::ops::cases::Case;
 
 pub fn cases() -> Vec<Case> {
     let odd = Window { kernel: (3, 2), stride: (2, 1), pad: (1, 2), dilation: (1, 2) };
+    let tall = Window { kernel: (2, 1), stride: (1, 1), pad: (1, 0), dilation: (1, 1) };
     let grouped = |channels, window, groups| Conv2d { channels, window, groups, bias: true };
     vec![
         Case::new(Conv2d::square(5, 3, 1, 1), &[Shape::new(7, 5, 3)], 2),
@@ -23,12 +24,14 @@ pub fn cases() -> Vec<Case> {
         // Batches in which the fast kernels put several images into a tile, and add partial sums of weight gradients.
         Case::new(Conv2d::square(40, 3, 1, 1), &[Shape::new(8, 7, 24)], 9),
         Case::new(Conv2d::square(20, 3, 2, 1), &[Shape::new(7, 6, 9)], 11),
-        Case::new(grouped(40, Window::square(3, 1, 1), 40), &[Shape::new(12, 11, 40)], 8),
+        // … some with pixels that no window reaches.
+        Case::new(Conv2d::square(9, 2, 3, 1), &[Shape::new(8, 7, 10)], 9),
+        Case::new(grouped(40, Window::square(3, 1, 1), 40), &[Shape::new(12, 11, 40)], 6),
         // Enough channels that a sum is cut into parts: between rows of taps, and within one.
         Case::new(Conv2d::square(5, 3, 1, 1), &[Shape::new(3, 2, 180)], 1),
         Case::new(Conv2d::square(6, 3, 1, 1), &[Shape::new(2, 3, 350)], 2),
         // Images that are cut into bands of rows, and enough pixels for partial sums of the bias's gradient.
-        Case::new(Conv2d::square(3, 3, 1, 1), &[Shape::new(67, 30, 33)], 1),
+        Case::new(grouped(3, tall, 1), &[Shape::new(67, 30, 33)], 1),
         Case::new(Conv2d::square(20, 1, 1, 0), &[Shape::new(58, 57, 2)], 2),
     ]
 }

@@ -50,12 +50,17 @@ impl Op for MaxPool {
 
 /// The size of a pool's output, with the rule that keeps at least one cell of each window on the map.
 pub(super) fn pooled(window: &Window, x: Shape, ceil: bool) -> Result<(usize, usize), Mismatch> {
+    let (h, w) = window.count(x, ceil)?;
     if window.pad.0 * 2 > window.kernel.0 || window.pad.1 * 2 > window.kernel.1 {
         return Err(Mismatch::new(format!("padding {:?}", window.pad), "at most half the kernel"));
     }
-    let (h, w) = window.count(x, ceil)?;
-    let empty = (0..h).any(|o| (0..window.kernel.0).all(|k| window.row(o, k, x).is_none()))
-        || (0..w).any(|o| (0..window.kernel.1).all(|k| window.column(o, k, x).is_none()));
+    // Of a window's cells, only the first that does not lie in the padding before the map needs a look.
+    let first = |o: usize, stride: usize, pad: usize, dilation: usize| pad.saturating_sub(o * stride).div_ceil(dilation);
+    let Window { kernel, stride, pad, dilation } = *window;
+    let row = |o| Some(first(o, stride.0, pad.0, dilation.0)).filter(|&k| k < kernel.0 && window.row(o, k, x).is_some());
+    let column =
+        |o| Some(first(o, stride.1, pad.1, dilation.1)).filter(|&k| k < kernel.1 && window.column(o, k, x).is_some());
+    let empty = (0..h).any(|o| row(o).is_none()) || (0..w).any(|o| column(o).is_none());
     if empty {
         return Err(Mismatch::new(format!("{window:?} on {x}"), "windows with at least one cell on the map"));
     }

@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Prints the tables of docs/results.md from run folders.
+
+usage: docs/results/table.py FOLDER      FOLDER/RECIPE/seed-N/metrics.jsonl, as reproduce.sh leaves them
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+# (recipe, [(phase, last epoch of the phase, published accuracy)])
+CIFAR10 = [
+    ("cifar10-simplenet", [("2 epochs, lr 1e-2", 2, 0.4499), ("2 more, cosine", 4, 0.4755)]),
+    ("cifar10-convnet", [("2 epochs, lr 1e-1", 2, 0.4700), ("4 more, cosine", 6, 0.5893)]),
+    ("cifar10-convnet2", [("2 epochs, lr 1e-1", 2, 0.4511), ("2 more, cosine", 4, 0.5757)]),
+    ("cifar10-convbnnet", [("2 epochs, lr 3e-2", 2, 0.5938), ("4 more, lr 1e-1, cosine", 6, 0.7077)]),
+    ("cifar10-convbnnet2", [("2 epochs, lr 1e-2", 2, 0.5697)]),
+    ("cifar10-resnet", [("2 epochs, lr 1e-2", 2, 0.5107)]),
+    ("cifar10-resnet2", [("2 epochs, lr 1e-2", 2, 0.4362)]),
+    ("cifar10-resnet-7ep", [("7 more, lr 1e-2, cycles of 1, 2, 4", 9, None)]),
+]
+SYNTH = [("synth-linear", "at most 40 %"), ("synth-simplenet", "45 to 65 %"), ("quickstart", "at least 85 %")]
+
+
+def runs(folder):
+    """The epochs of each seed's run."""
+    paths = sorted(folder.glob("seed-*/metrics.jsonl"), key=lambda p: int(p.parent.name.split("-")[1]))
+    return [[json.loads(line) for line in path.read_text().splitlines()] for path in paths]
+
+
+def accuracy(values):
+    spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.2f}{spread}"
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    root = Path(sys.argv[1])
+    print("| recipe | phase | published | ours, mean ± deviation | seeds | difference / deviation | seconds per epoch |")
+    print("|---|---|---|---|---|---|---|")
+    for recipe, phases in CIFAR10:
+        histories = runs(root / recipe)
+        for phase, epoch, published in phases:
+            done = [history for history in histories if len(history) >= epoch]
+            if not done:
+                continue
+            values = [history[epoch - 1]["accuracy"] for history in done]
+            seconds = statistics.median(m["seconds"] for history in done for m in history)
+            given = "never run" if published is None else f"{100 * published:.2f}"
+            apart = ""
+            if published is not None and len(values) > 1:
+                apart = f"{(statistics.mean(values) - published) / statistics.stdev(values):+.1f}"
+            row = [f"`{recipe}`", phase, given, accuracy(values), len(values), apart, f"{seconds:.1f}"]
+            print("| " + " | ".join(str(cell) for cell in row) + " |")
+    print("\n| recipe | aim | ours, mean ± deviation | seeds | seconds of the run |\n|---|---|---|---|---|")
+    for recipe, aim in SYNTH:
+        done = runs(root / recipe)
+        if done:
+            values = [history[-1]["accuracy"] for history in done]
+            seconds = statistics.median(sum(m["seconds"] for m in history) for history in done)
+            print(f"| `{recipe}` | {aim} | {accuracy(values)} | {len(values)} | {seconds:.0f} |")
+
+
+main()
