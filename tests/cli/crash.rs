@@ -38,7 +38,7 @@ cycle_len = 2
 "#;
 
 /// Accumulation over groups that do not divide the epoch, Nesterov, clipping, running statistics, three phases.
-const ACCUMULATE: &str = r#"
+pub const ACCUMULATE: &str = r#"
 [model]
 name = "quickstart"
 [data]

@@ -22,7 +22,7 @@ fn most_memory(child: &mut Child) -> usize {
 #[test]
 fn the_printed_peak_is_what_a_training_takes() {
     let place = Place::new();
-    // About 150 MiB of activations; the other about as much of parameters, gradients and moments.
+    // The one is mostly activations, the other mostly parameters, gradients and moments.
     place.write("wide.toml", &TINY.replace("convnet2", "resnet2").replace("batch = 32", "batch = 150"));
     place.write("flat.toml", &TINY.replace("convnet2", "resnet2").replace("batch = 32", "batch = 4"));
     for (recipe, backend) in [("wide", "cpu"), ("flat", "cpu"), ("tiny", "reference")] {
@@ -33,10 +33,10 @@ fn the_printed_peak_is_what_a_training_takes() {
         assert_eq!(ran.code, Some(0), "{ran:?}");
         let mib = ran.out.split(" MiB at most").next().unwrap().rsplit(' ').next().unwrap();
         let printed = mib.parse::<f64>().unwrap() * f64::from(1 << 20);
-        let slack = 30e6;
+        let slack = 10e6; // the program itself and its threads
         println!("{recipe}: printed {:.1} MB, taken {:.1} MB", printed / 1e6, most / 1e6);
-        assert!(most <= 1.2 * printed + slack, "{recipe}: printed {printed}, taken {most}");
-        assert!(printed <= 1.2 * most + slack, "{recipe}: printed {printed}, taken {most}");
+        assert!(most <= 1.1 * printed + slack, "{recipe}: printed {printed}, taken {most}");
+        assert!(printed <= 1.1 * most + slack, "{recipe}: printed {printed}, taken {most}");
     }
 }
 

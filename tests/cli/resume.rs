@@ -1,8 +1,18 @@
 //! Stopping by a signal, and going on.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use handgrad::ErrorKind;
+use handgrad::backend::Cpu;
+use handgrad::data::Dataset;
+use handgrad::recipe::Recipe;
+use handgrad::train::{self, Event, Job, RunFolder};
 
 use crate::common::{Place, Ran, TINY, finish, ran, wait_until};
+use crate::crash::ACCUMULATE;
 
 /// Sends a signal to a process of ours.
 fn signal(child: &std::process::Child, name: &str) {
@@ -22,19 +32,19 @@ fn stopped(place: &Place, args: &str, out: &str, by: &str) -> Ran {
 }
 
 /// So many epochs that a signal comes before the last.
-const LONG: &str = "tiny.toml --epochs 40";
+const LONG: &str = "tiny.toml --epochs 30";
 
 #[test]
 fn signals_save_and_say_how_to_go_on() {
     let place = Place::new();
     place.done(&format!("train {LONG} --out whole"));
     // With one batch per epoch the only places to stop at are epochs' ends.
-    place.done("train tiny.toml --epochs 40 --batch 300 --out whole1");
+    place.done("train tiny.toml --epochs 30 --batch 300 --out whole1");
     for (i, (by, args, whole)) in [
         ("INT", LONG, "whole"),
         ("TERM", LONG, "whole"),
-        ("INT", "tiny.toml --epochs 40 --batch 300", "whole1"),
-        ("TERM", "tiny.toml --epochs 40 --batch 32 --seed 0", "whole"),
+        ("INT", "tiny.toml --epochs 30 --batch 300", "whole1"),
+        ("TERM", "tiny.toml --epochs 30 --batch 32 --seed 0", "whole"),
     ]
     .into_iter()
     .enumerate()
@@ -43,7 +53,7 @@ fn signals_save_and_say_how_to_go_on() {
         let ran = stopped(&place, args, &out, by);
         ran.says(&["stopped in epoch", &format!("handgrad train --out {out} --resume"), "hint"]);
         let epochs = place.metrics(&out).len();
-        assert!((1..40).contains(&epochs), "{epochs}");
+        assert!((1..30).contains(&epochs), "{epochs}");
         // The very command that the message names.
         let hint = ran.err.split('`').nth(1).unwrap();
         let ran = place.done(hint.strip_prefix("handgrad ").unwrap());
@@ -74,7 +84,7 @@ fn a_finished_run_resumed_ends_at_once_with_the_same_model() {
 fn a_run_goes_on_with_its_own_dataset_and_backend() {
     let place = Place::new();
     place.draw("other.hgd", 300, 100, 9);
-    let args = "tiny.toml --set data.batch=60 --epochs 20 --backend reference --data other.hgd";
+    let args = "tiny.toml --set model.name=simplenet --epochs 20 --backend reference --data other.hgd";
     stopped(&place, args, "a", "INT");
     // From another working directory, with nothing but the folder.
     let mut command = place.command(["train", "--resume", "--json", "--out"]);
@@ -103,7 +113,7 @@ fn another_dataset_is_refused() {
     // The dataset may have moved; without a checkpoint the run starts again.
     std::fs::write(place.path("moved.hgd"), original).unwrap();
     place.done("train --out a --resume --data moved.hgd");
-    assert_eq!(place.metrics("a").len(), 40);
+    assert_eq!(place.metrics("a").len(), 30);
     std::fs::rename(place.path("moved.hgd"), place.path("data.hgd")).unwrap();
     std::fs::rename(place.path("kept"), place.path("a/checkpoint.safetensors")).unwrap();
     let model = place.model("a");
@@ -177,4 +187,47 @@ fn two_processes_do_not_train_in_one_folder() {
     child.kill().unwrap();
     child.wait().unwrap();
     place.done("train --out a --resume");
+}
+
+/// Runs [`ACCUMULATE`] in this process, stopped at the event of this number. Whether it came to its end before.
+fn run_until(place: &Place, out: &Path, resume: bool, stop_at: usize) -> bool {
+    let recipe = Recipe::parse(ACCUMULATE, "accumulate.toml").unwrap();
+    let dataset = Arc::new(Dataset::open(place.path("data.hgd")).unwrap());
+    let folder = if resume { RunFolder::open(Some(out), "") } else { RunFolder::create(Some(out), "") };
+    let job = Job { recipe, dataset, folder: folder.unwrap(), resume, other_simd: false };
+    let stop = AtomicBool::new(false);
+    let mut events = 0;
+    let done = train::run::<Cpu>(&job, &stop, |event| {
+        if let Event::Step { .. } | Event::Epoch(_) = event {
+            events += 1;
+            stop.store(events >= stop_at, Ordering::Relaxed);
+        }
+    });
+    match done {
+        Ok(_) => true,
+        Err(e) => {
+            assert_eq!(e.kind(), ErrorKind::Interrupted, "{e}");
+            false
+        }
+    }
+}
+
+#[test]
+fn stopped_after_any_step_and_at_any_epochs_end_a_run_goes_on_with_the_same_bits() {
+    let place = Place::new();
+    assert!(run_until(&place, &place.path("whole"), false, usize::MAX));
+    let mut at = 1;
+    while !run_until(&place, &place.path(format!("{at}")), false, at) {
+        let out = format!("{at}");
+        // Every third run is stopped once more, at once.
+        if at % 3 == 0 {
+            run_until(&place, &place.path(&out), true, 1);
+        }
+        assert!(run_until(&place, &place.path(&out), true, usize::MAX));
+        assert!(place.model(&out) == place.model("whole"), "stopped at event {at}");
+        assert_eq!(place.metrics(&out), place.metrics("whole"));
+        at += 1;
+    }
+    // 7 epochs of 10 batches in groups of 3, and their ends; the last end stops nothing.
+    assert_eq!(at, 7 * (4 + 1) - 1);
 }
