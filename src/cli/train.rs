@@ -117,7 +117,7 @@ impl Args {
             return Ok((recipe, folder));
         }
         let folder = RunFolder::open(self.out.as_deref(), &Recipe::load(name)?.name)?;
-        let saved = Recipe::load(&folder.recipe().to_string_lossy())?;
+        let saved = Recipe::load_file(&folder.recipe())?;
         let changes = self.recipe.is_some()
             || !self.set.is_empty()
             || self.epochs.is_some()
@@ -152,11 +152,10 @@ fn train(args: &Args, recipe: Recipe, folder: RunFolder, stop: &AtomicBool) -> R
     };
     let (data, dataset) =
         in_pool(args.threads, || train::open_dataset(&recipe.data.dataset, data.as_deref(), |text| out::note(text)))?;
-    say(format!("{}: {}", recipe.name, recipe.title))?;
-    say(format!("data:  {}", data.display()))?;
-    say(format!("run:   {}", folder.path().display()))?;
+    let (run, data) = (folder.path().display(), data.display());
+    let what = format!("{}: {}\ndata:  {data}\nrun:   {run}", recipe.name, recipe.title);
     let job = Job { recipe, dataset, folder, resume: args.resume, other_simd: args.other_simd };
-    let mut view = View::new(&say);
+    let mut view = View::new(what, &say);
     let report = in_pool(args.threads, || match backend {
         Backend::Cpu => train::run::<Cpu>(&job, stop, |event| view.show(&event)),
         Backend::Reference => train::run::<Reference>(&job, stop, |event| view.show(&event)),
@@ -200,16 +199,18 @@ fn stop_on_signals() -> Result<Arc<AtomicBool>> {
 
 /// Shows progress: a bar on a terminal, and a line per epoch.
 struct View<'a> {
+    /// What is trained on what and where.
+    what: String,
     bar: ProgressBar,
     say: &'a (dyn Fn(String) -> Result<()> + Sync),
 }
 
 impl<'a> View<'a> {
-    fn new(say: &'a (dyn Fn(String) -> Result<()> + Sync)) -> Self {
+    fn new(what: String, say: &'a (dyn Fn(String) -> Result<()> + Sync)) -> Self {
         let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
         let style = ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len} {msg} (epoch: {eta} left)");
         bar.set_style(style.expect("the template is valid").progress_chars("━╸─"));
-        View { bar, say }
+        View { what, bar, say }
     }
 
     fn line(&self, text: String) {
@@ -221,6 +222,7 @@ impl<'a> View<'a> {
         match event {
             Event::Ready { peak_bytes, params, images, epochs, done } => {
                 let mib = *peak_bytes as f64 / f64::from(1 << 20);
+                self.line(self.what.clone());
                 self.line(format!(
                     "model: {} trained parameters; {} training and {} validation images; {mib:.1} MiB at most",
                     grouped(*params),

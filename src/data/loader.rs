@@ -95,7 +95,9 @@ impl LoaderConfig {
         }
         let Normalise { mean, std } = self.normalise;
         if mean.iter().any(|v| !v.is_finite()) || std.iter().any(|v| !v.is_finite() || *v <= 0.0) {
-            return usage("normalisation", format!("mean {mean:?}, std {std:?}"), "finite means, positive deviations");
+            let found = format!("mean {mean:?}, std {std:?}");
+            let e = Error::new(ErrorKind::Usage, "normalisation", found).expected("finite means, positive deviations");
+            return Err(e.hint("images of one colour have no deviation: give a mean and a std, or normalise by none"));
         }
         if dataset.split(self.split).is_empty() {
             let found = format!("no image in the split {}", self.split);

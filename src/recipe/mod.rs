@@ -124,6 +124,14 @@ impl Recipe {
         if builtin::ALL.iter().any(|(n, _)| *n == name_or_path) || !is_file {
             return Recipe::builtin(name_or_path);
         }
+        Recipe::load_file(path)
+    }
+
+    /// The recipe in a file.
+    ///
+    /// # Errors
+    /// Those of [`Recipe::parse`]; `Io` if it is unreadable.
+    pub fn load_file(path: &Path) -> Result<Recipe> {
         let mut text = Vec::new();
         let file = std::fs::File::open(path).map_err(|e| Error::io(path, &e))?;
         file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(|e| Error::io(path, &e))?;
@@ -132,7 +140,7 @@ impl Recipe {
             return wrong("longer than 1 MiB");
         }
         match String::from_utf8(text) {
-            Ok(text) => Recipe::parse(&text, name_or_path),
+            Ok(text) => Recipe::parse(&text, &path.to_string_lossy()),
             Err(_) => wrong("not UTF-8 text"),
         }
     }

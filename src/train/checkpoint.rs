@@ -155,6 +155,10 @@ pub(super) fn load<E: Real>(
         return Err(e.expected(format!("{now}, this machine's: other levels give other bits")).hint(hint));
     }
     check_dataset(job, text(DATASET)?)?;
+    if file.info().notes.get("recipe") != Some(&job.recipe.to_toml()?) {
+        let e = Error::new(ErrorKind::Usage, job.folder.recipe().display(), "not the recipe that the run began with");
+        return Err(e.hint("undo the change; another recipe is a new run, with another --out"));
+    }
     let progress: Progress = serde_json::from_str(text(PROGRESS)?)
         .map_err(|e| Error::new(ErrorKind::Format, path.display(), format!("progress: {e}")))?;
     let bounds = Bounds { batches, accumulate: job.recipe.optimizer.accumulate as usize, epochs: job.recipe.epochs() };

@@ -146,7 +146,9 @@ impl<'a, B: Host> Trainer<'a, B> {
         }
         let size = recipe.data.size as usize;
         let graph = recipe.model.build(dataset.classes().len(), size)?;
-        let batch = recipe.data.batch as usize;
+        // No batch has more images than the dataset.
+        let images = dataset.split(data::Split::Train).len().max(dataset.split(data::Split::Valid).len());
+        let batch = (recipe.data.batch as usize).min(images).max(1);
         let key = Key::new(recipe.train.seed);
         let config = LoaderConfig {
             size: (size, size),

@@ -1,0 +1,14 @@
+//! The program as scripts and people meet it: flags, files, exit codes, signals, crashes.
+
+mod common;
+#[cfg(unix)]
+mod crash;
+mod failures;
+mod hostile;
+#[cfg(target_os = "linux")]
+mod memory;
+mod output;
+#[cfg(unix)]
+mod resume;
+mod runs;
+mod usage;

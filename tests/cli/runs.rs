@@ -1,0 +1,137 @@
+//! What a run leaves in its folder, and that the same run gives the same bits.
+
+use handgrad::io::model_file;
+use handgrad::recipe::Recipe;
+
+use crate::common::{Place, TINY, keys};
+
+const FILES: [&str; 8] = [
+    "best.safetensors",
+    "checkpoint.safetensors",
+    "curves.svg",
+    "metrics.jsonl",
+    "model.safetensors",
+    "recipe.toml",
+    "result.json",
+    "run.json",
+];
+
+#[test]
+fn a_run_folder_holds_all_that_reproduces_the_run() {
+    let place = Place::new();
+    place.done("train tiny.toml --seed 7 --epochs 3 --batch 20 --set optimizer.momentum=0.8 --out a");
+    assert_eq!(place.list("a"), FILES);
+
+    let recipe = Recipe::parse(&place.text("a/recipe.toml"), "a/recipe.toml").unwrap();
+    assert_eq!((recipe.train.seed, recipe.epochs(), recipe.data.batch), (7, 3, 20));
+    assert_eq!(recipe.optimizer.momentum, 0.8);
+
+    let lines: Vec<String> = place.text("a/metrics.jsonl").lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 3);
+    for (i, line) in lines.iter().enumerate() {
+        // In this order, as the contract lists them.
+        let names = ["epoch", "train_loss", "valid_loss", "accuracy", "top5", "lr", "seconds", "images_per_second"];
+        let places: Vec<usize> = names.iter().map(|name| line.find(&format!("\"{name}\":")).unwrap()).collect();
+        assert!(places.is_sorted(), "{line}");
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(keys(&value).len(), names.len(), "{line}");
+        assert_eq!(value["epoch"], i + 1);
+        assert!(value["accuracy"].as_f64().unwrap() <= value["top5"].as_f64().unwrap());
+        assert!(names.iter().all(|name| value[name].as_f64().unwrap().is_finite()));
+    }
+
+    let run = place.json("a/run.json");
+    let expected = ["backend", "dataset", "dataset_checksum", "handgrad", "simd", "target", "threads"];
+    assert_eq!(keys(&run), expected);
+    assert_eq!((&run["backend"], &run["handgrad"]), (&"cpu".into(), &env!("CARGO_PKG_VERSION").into()));
+    assert!(place.text("a/curves.svg").starts_with("<svg"));
+
+    // The best model is that of the epoch with the highest accuracy, the first of equals.
+    let metrics = place.metrics("a");
+    let accuracy = |i: usize| metrics[i]["accuracy"].as_f64().unwrap();
+    let best = (0..3).fold(0, |best, i| if accuracy(i) > accuracy(best) { i } else { best });
+    let notes = |name: &str| model_file::load(place.path(name)).unwrap().info().notes.clone();
+    assert_eq!(notes("a/best.safetensors")["epoch"], (best + 1).to_string());
+    assert_eq!(notes("a/model.safetensors")["epoch"], "3");
+    assert_eq!(notes("a/model.safetensors")["recipe"], place.text("a/recipe.toml"));
+
+    // The folder's recipe by itself gives the same run, bit for bit.
+    place.done("train a/recipe.toml --out b");
+    assert_eq!(place.model("a"), place.model("b"));
+    assert_eq!(place.metrics("a"), place.metrics("b"));
+    assert_eq!(place.text("a/recipe.toml"), place.text("b/recipe.toml"));
+}
+
+#[test]
+fn threads_do_not_change_a_bit_and_seeds_change_everything() {
+    let place = Place::new();
+    place.write("bn.toml", &TINY.replace("convnet2", "quickstart"));
+    place.write("res.toml", &TINY.replace("\"convnet2\"", "\"resnet2\"\npublished = true\ndropout = 0.3"));
+    for recipe in ["tiny", "bn", "res"] {
+        let train = |more: &str, out: &str| {
+            place.done(&format!("train {recipe}.toml --epochs 1 {more} --out {recipe}{out}"));
+            place.model(&format!("{recipe}{out}"))
+        };
+        let one = train("--threads 1", "1");
+        assert!(one == train("--threads 2", "2"), "{recipe}");
+        assert!(one == train("--threads 3 --seed 0", "3"), "{recipe}");
+        assert_eq!(place.metrics(&format!("{recipe}1")), place.metrics(&format!("{recipe}2")));
+        train("--seed 1", "4");
+        let loss = |out: &str| place.metrics(&format!("{recipe}{out}"))[0]["train_loss"].as_f64().unwrap();
+        assert_ne!(loss("1"), loss("4"), "{recipe}");
+    }
+}
+
+#[test]
+fn the_reference_backend_trains_to_nearly_the_same_losses() {
+    let place = Place::new();
+    place.write("bn.toml", &TINY.replace("convnet2", "quickstart").replace("0.01", "0.001"));
+    place.done("train bn.toml --epochs 1 --backend reference --out r");
+    place.done("train bn.toml --epochs 1 --out c");
+    assert_eq!(place.json("r/run.json")["backend"], "reference");
+    let loss = |folder: &str| place.metrics(folder)[0]["train_loss"].as_f64().unwrap();
+    assert!((loss("r") - loss("c")).abs() < 1e-3 * loss("r"), "{} {}", loss("r"), loss("c"));
+}
+
+#[test]
+fn without_a_name_a_run_gets_a_free_folder() {
+    let place = Place::new();
+    for _ in 0..2 {
+        place.done("train tiny.toml --epochs 1");
+    }
+    assert_eq!(place.list("runs"), ["tiny", "tiny-2"]);
+    // Runs that start at the same time do not mix.
+    let children: Vec<_> =
+        (0..3).map(|_| place.command(["train", "tiny.toml", "--epochs", "1"]).spawn().unwrap()).collect();
+    for child in children {
+        let ran = crate::common::ran(child.wait_with_output().unwrap());
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+    assert_eq!(place.list("runs"), ["tiny", "tiny-2", "tiny-3", "tiny-4", "tiny-5"]);
+    let model = place.model("runs/tiny");
+    assert!((2..=5).all(|i| place.model(&format!("runs/tiny-{i}")) == model));
+}
+
+#[test]
+fn a_folder_with_a_run_is_never_overwritten() {
+    let place = Place::new();
+    place.done("train tiny.toml --epochs 1 --out a");
+    let before = place.model("a");
+    place.fails("train tiny.toml --epochs 1 --seed 5 --out a", 2, &["a", "already holds a run", "--resume"]);
+    assert_eq!(place.model("a"), before);
+}
+
+#[test]
+fn a_named_dataset_lies_in_the_folder_of_datasets() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("sets")).unwrap();
+    std::fs::rename(place.path("data.hgd"), place.path("sets/mine.hgd")).unwrap();
+    place.write("tiny.toml", &TINY.replace("data.hgd", "mine"));
+    place.fails("train tiny.toml", 2, &["mine", "HANDGRAD_DATA"]);
+    let mut command = place.command(["train", "tiny.toml", "--epochs", "1"]);
+    command.env("HANDGRAD_DATA", place.path("sets"));
+    let ran = crate::common::finish(command);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    // A resumed run knows where it lay.
+    place.done("train --out runs/tiny --resume");
+}
