@@ -133,7 +133,8 @@ pub(super) fn non_finite(step: u64, what: &str) -> Error {
     e.expected("finite numbers").hint("take a lower learning rate, clip gradients, or check the data")
 }
 
-/// Sets parameters and state from a job's checkpoint, in an epoch of `batches` batches; `None` where the run was stopped before its first one.
+/// Sets parameters and state from a job's checkpoint, where an epoch has `batches` batches; `None` where the run was
+/// stopped before its first checkpoint.
 pub(super) fn load<E: Real>(
     job: &Job,
     batches: usize,
