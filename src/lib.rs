@@ -1,6 +1,6 @@
 //! handgrad trains and runs image classifiers inside your own program.
 //!
-//! A model is an explicit [graph](graph) of layers; every layer states its forward pass and its hand-derived
+//! A model is an explicit [graph] of layers; every layer states its forward pass and its hand-derived
 //! backward pass; graph, batch and precision compile to a fixed [plan] that allocates nothing while it runs.
 #![deny(missing_docs)]
 

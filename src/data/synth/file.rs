@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// Draws the built-in dataset into a file.
 ///
 /// # Errors
-/// Kind [`ErrorKind::Io`] where the file cannot be written, [`ErrorKind::Shape`] for a size of 0.
+/// Kind [`Io`](crate::ErrorKind::Io) where the file cannot be written, [`Shape`](crate::ErrorKind::Shape) for a size of 0.
 pub fn write(config: &SynthConfig, path: &Path) -> Result<()> {
     /// Images drawn in parallel at a time.
     const CHUNK: usize = 1000;
