@@ -1,0 +1,286 @@
+//! Every op's forward and backward pass at sizes of real nets, beside its floor on this machine.
+//!
+//! `cargo bench --bench ops --features conformance -- [FILTER]`; `RAYON_NUM_THREADS` sets the threads.
+//!
+//! A pass cannot be faster than its FLOPs at the rate of multiply-adds in registers, nor than its operands once through
+//! memory; the larger of the two is its floor. Both rates are measured first, on all threads. More than 100 % of a
+//! memory floor means that operands stayed in a cache; of a compute floor, that products with padding were skipped.
+
+use std::cell::RefCell;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use handgrad::backend::cpu::simd::Level;
+use handgrad::backend::{Cpu, Host};
+use handgrad::graph::Shape;
+use handgrad::ops::cases::Case;
+use handgrad::ops::{
+    Activation, AdaptivePool, Add, AvgPool, Backward, BatchNorm, Conv2d, Dropout, Flatten, Forward, Grad, Linear,
+    MaxPool, OpSpec, ParamGrad, Reduce, Scale, SoftmaxCrossEntropy, Window, all_cases,
+};
+use handgrad::rng::Key;
+use ndarray::{ArrayView4, ArrayViewMut4};
+use rayon::prelude::*;
+
+fn case(op: impl Into<OpSpec>, inputs: &[Shape], batch: usize) -> Case {
+    Case::new(op, inputs, batch)
+}
+
+fn cases() -> Vec<Case> {
+    let (first, second, last) = (Shape::new(28, 28, 16), Shape::new(14, 14, 32), Shape::new(4, 4, 256));
+    let depthwise = Conv2d { channels: 64, window: Window::square(3, 1, 1), groups: 64, bias: false };
+    vec![
+        case(Activation::Relu, &[first], 256),
+        case(Activation::LeakyRelu { slope: 0.1 }, &[first], 256),
+        case(Activation::GeneralRelu { leak: 0.1, sub: 0.4, maxv: Some(6.0) }, &[first], 256),
+        case(Linear::new(40), &[Shape::flat(3072)], 256),
+        case(Linear::new(10), &[Shape::flat(256)], 256),
+        case(Linear::new(1000), &[Shape::flat(512)], 256),
+        case(Conv2d::square(20, 3, 2, 1), &[Shape::new(32, 32, 3)], 256),
+        case(Conv2d::square(16, 7, 1, 1).no_bias(), &[Shape::new(32, 32, 3)], 256),
+        case(Conv2d::square(32, 3, 2, 1).no_bias(), &[first], 256),
+        case(Conv2d::square(32, 3, 1, 1).no_bias(), &[second], 256),
+        case(Conv2d::square(256, 3, 1, 1).no_bias(), &[last], 256),
+        case(depthwise, &[Shape::new(16, 16, 64)], 256),
+        case(MaxPool { window: Window::square(3, 2, 1), ceil: false }, &[Shape::new(64, 64, 64)], 32),
+        case(AvgPool { window: Window::square(2, 2, 0), ceil: true }, &[Shape::new(32, 32, 64)], 32),
+        case(AdaptivePool::global(Reduce::Max), &[last], 256),
+        case(AdaptivePool::global(Reduce::Mean), &[last], 256),
+        case(BatchNorm::running(), &[first], 256),
+        case(BatchNorm::running(), &[last], 256),
+        case(BatchNorm::last_batch(0.0), &[second], 256),
+        case(Add, &[second; 2], 256),
+        case(Scale { factor: 0.5 }, &[second], 256),
+        case(Flatten, &[Shape::new(32, 32, 3)], 256),
+        case(Dropout { p: 0.2 }, &[second], 256),
+        case(SoftmaxCrossEntropy, &[Shape::flat(10); 2], 256),
+        case(SoftmaxCrossEntropy, &[Shape::flat(1000); 2], 256),
+    ]
+}
+
+/// A case with the memory of both passes, so that a pass allocates nothing.
+struct Bench {
+    case: Case,
+    output: Shape,
+    x: Vec<Vec<f32>>,
+    y: Vec<f32>,
+    params: Vec<Vec<f32>>,
+    states: Vec<Vec<f32>>,
+    saved: Vec<Vec<f32>>,
+    scratch: Vec<f32>,
+    dy: Vec<f32>,
+    dx: Vec<Vec<f32>>,
+    dparams: Vec<Vec<f32>>,
+}
+
+fn noise(len: usize) -> Vec<f32> {
+    let mut stream = Key::new(len as u64).stream();
+    (0..len).map(|_| stream.uniform(-1.0, 1.0) as f32).collect()
+}
+
+impl Bench {
+    fn new(case: Case) -> Self {
+        let (op, n) = (case.op.op(), case.batch);
+        let output = op.output(&case.inputs).expect("the case fits");
+        let x: Vec<Vec<f32>> = case.inputs.iter().map(|s| noise(s.len() * n)).collect();
+        let params: Vec<Vec<f32>> = op.params(&case.inputs).iter().map(|p| noise(p.layout.len())).collect();
+        Bench {
+            output,
+            y: vec![0.0; output.len() * n],
+            states: op.states(&case.inputs).iter().map(|s| vec![1.0; s.layout.len()]).collect(),
+            saved: op.saved(&case.inputs, output).iter().map(|s| vec![0.0; s.per_image * n + s.fixed]).collect(),
+            scratch: vec![0.0; Cpu::kernel(op).scratch(&case.inputs, output, n)],
+            dy: noise(output.len() * n),
+            dx: x.iter().map(|x| vec![0.0; x.len()]).collect(),
+            dparams: params.iter().map(|p| vec![0.0; p.len()]).collect(),
+            x,
+            params,
+            case,
+        }
+    }
+
+    /// Such as `conv2d 256 × [28, 28, 16] → [14, 14, 32]`.
+    fn name(&self) -> String {
+        let Case { op, inputs, batch } = &self.case;
+        format!("{} {batch} × {} → {}", op.op().kind(), inputs[0], self.output)
+    }
+
+    fn forward(&mut self) {
+        let n = self.case.batch;
+        Cpu::kernel(self.case.op.op()).forward(Forward {
+            training: true,
+            key: Key::new(1),
+            x: self.x.iter().zip(&self.case.inputs).map(|(x, s)| view(s, n, x)).collect(),
+            y: view_mut(&self.output, n, &mut self.y),
+            in_place: false,
+            params: self.params.iter().map(Vec::as_slice).collect(),
+            states: self.states.iter_mut().map(Vec::as_mut_slice).collect(),
+            saved: self.saved.iter_mut().map(Vec::as_mut_slice).collect(),
+            scratch: &mut self.scratch,
+        });
+    }
+
+    fn backward(&mut self) {
+        let (op, n) = (self.case.op.op(), self.case.batch);
+        let inputs = &self.case.inputs;
+        let kept = if op.keeps().inputs { &self.x[..] } else { &[] };
+        Cpu::kernel(op).backward(Backward {
+            key: Key::new(1),
+            x: kept.iter().zip(inputs).map(|(x, s)| view(s, n, x)).collect(),
+            y: if op.keeps().output { view(&self.output, n, &self.y) } else { view(&Shape::flat(0), 0, &[]) },
+            dy: view_mut(&self.output, n, &mut self.dy),
+            dx: self.dx.iter_mut().zip(inputs).map(|(dx, s)| Grad::Write(view_mut(s, n, dx))).collect(),
+            params: self.params.iter().map(Vec::as_slice).collect(),
+            dparams: self.dparams.iter_mut().map(|values| ParamGrad { values, add: false }).collect(),
+            saved: self.saved.iter().map(Vec::as_slice).collect(),
+            scratch: &mut self.scratch,
+        });
+    }
+
+    /// FLOPs of the forward pass; backward, the gradients of input and weights take as many each.
+    fn flops(&self) -> f64 {
+        self.case.batch as f64 * self.case.op.op().flops(&self.case.inputs, self.output) as f64
+    }
+
+    /// Bytes that a pass reads or writes at least.
+    fn bytes(&self, backward: bool) -> f64 {
+        let floats = |tensors: &[Vec<f32>]| tensors.iter().map(Vec::len).sum::<usize>();
+        let (x, y) = (floats(&self.x), self.y.len());
+        let (params, saved, keeps) = (floats(&self.params), floats(&self.saved), self.case.op.op().keeps());
+        let kept = usize::from(keeps.inputs) * x + usize::from(keeps.output) * y;
+        4.0 * (if backward { y + kept + saved + x + 2 * params } else { x + params + y + saved }) as f64
+    }
+}
+
+fn view<'a>(shape: &Shape, n: usize, values: &'a [f32]) -> ArrayView4<'a, f32> {
+    ArrayView4::from_shape((n, shape.h, shape.w, shape.c), values).expect("sizes fit")
+}
+
+fn view_mut<'a>(shape: &Shape, n: usize, values: &'a mut [f32]) -> ArrayViewMut4<'a, f32> {
+    ArrayViewMut4::from_shape((n, shape.h, shape.w, shape.c), values).expect("sizes fit")
+}
+
+/// What this machine can do on all threads.
+struct Machine {
+    /// Per second, 2 per multiply-add.
+    flops: f64,
+    /// Per second, read and written.
+    bytes: f64,
+}
+
+/// Multiply-adds on sums in registers, and how many floats these are.
+const PASSES: usize = 200_000;
+const SUMS: usize = 12 * 16;
+
+handgrad::multiversion! {
+    fn fused(factor: f32, term: f32) -> f32 {
+        let mut sums = [1.0f32; SUMS];
+        for _ in 0..PASSES {
+            sums.iter_mut().for_each(|sum| *sum = sum.mul_add(factor, term));
+        }
+        sums.iter().sum()
+    }
+}
+
+handgrad::multiversion! {
+    fn unfused(factor: f32, term: f32) -> f32 {
+        let mut sums = [1.0f32; SUMS];
+        for _ in 0..PASSES {
+            sums.iter_mut().for_each(|sum| *sum = *sum * factor + term);
+        }
+        sums.iter().sum()
+    }
+}
+
+/// The shortest of several calls, in seconds.
+fn shortest(mut call: impl FnMut()) -> f64 {
+    let seconds = (0..7).map(|_| {
+        let start = Instant::now();
+        call();
+        start.elapsed().as_secs_f64()
+    });
+    seconds.fold(f64::INFINITY, f64::min)
+}
+
+impl Machine {
+    fn measure() -> Self {
+        let level = Level::current().expect("HANDGRAD_SIMD names a level of this machine");
+        let threads = rayon::current_num_threads();
+        let ceiling = if level == Level::Portable { unfused } else { fused };
+        let compute = shortest(|| {
+            rayon::broadcast(|_| black_box(ceiling(level, black_box(0.999), black_box(0.001))));
+        });
+        let (from, mut to) = (vec![1.0f32; 32 << 20], vec![0.0f32; 32 << 20]);
+        let memory = shortest(|| {
+            let chunk = from.len() / threads / 4;
+            to.par_chunks_mut(chunk).zip(from.par_chunks(chunk)).for_each(|(to, from)| to.copy_from_slice(from));
+            black_box(&to);
+        });
+        let machine = Machine {
+            flops: (2 * PASSES * SUMS * threads) as f64 / compute,
+            bytes: (2 * 4 * from.len()) as f64 / memory,
+        };
+        println!(
+            "this machine, {threads} threads, {}: {:.0} GFLOP/s in registers, {:.1} GB/s copying\n",
+            level.name(),
+            machine.flops / 1e9,
+            machine.bytes / 1e9
+        );
+        machine
+    }
+
+    /// The floor of a pass in seconds, and what sets it.
+    fn floor(&self, flops: f64, bytes: f64) -> (f64, &'static str) {
+        let (compute, memory) = (flops / self.flops, bytes / self.bytes);
+        if compute > memory { (compute, "compute") } else { (memory, "memory") }
+    }
+}
+
+/// Benches one pass and prints achieved over floor, from the median of criterion's samples.
+fn measure(c: &mut Criterion, name: &str, (floor, what): (f64, &str), mut pass: impl FnMut()) {
+    let samples = RefCell::new(Vec::new());
+    c.bench_function(name, |b| {
+        b.iter_custom(|iterations| {
+            let start = Instant::now();
+            (0..iterations).for_each(|_| pass());
+            let elapsed = start.elapsed();
+            samples.borrow_mut().push(elapsed.as_secs_f64() / iterations as f64);
+            elapsed
+        });
+    });
+    let mut samples = samples.into_inner();
+    samples.sort_by(f64::total_cmp);
+    if let Some(median) = samples.get(samples.len() / 2) {
+        let share = 100.0 * floor / median;
+        println!("{:24}{what} floor {:.3} ms, {share:.0} % of it reached\n", "", floor * 1e3);
+    }
+}
+
+fn passes(c: &mut Criterion) {
+    let cases = cases();
+    let benched = |case: &Case| cases.iter().any(|c| std::mem::discriminant(&c.op) == std::mem::discriminant(&case.op));
+    let missing: Vec<String> = all_cases().iter().filter(|case| !benched(case)).map(Case::name).collect();
+    assert!(missing.is_empty(), "ops without a bench: {missing:?}");
+    let machine = Machine::measure();
+    for case in cases {
+        let mut bench = Bench::new(case);
+        let name = bench.name();
+        let floor = machine.floor(bench.flops(), bench.bytes(false));
+        measure(c, &format!("forward {name}"), floor, || bench.forward());
+        // Backward reads what forward saved, also where a filter left forward out.
+        bench.forward();
+        let floor = machine.floor(2.0 * bench.flops(), bench.bytes(true));
+        measure(c, &format!("backward {name}"), floor, || bench.backward());
+    }
+}
+
+criterion_group! {
+    name = ops;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(800));
+    targets = passes
+}
+criterion_main!(ops);
