@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use crate::backend::{Cpu, Host, Reference};
-use crate::{Error, ErrorKind, Result};
+use crate::{Result, infer};
 
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +42,9 @@ impl FromStr for Backend {
 /// Runs `work` on a pool of `threads` (all cores where not given); the whole program enters it once.
 ///
 /// # Errors
-/// Kind [`ErrorKind::Unsupported`] where the system gives no threads, and what `work` returns.
+/// Those of [`infer::in_pool`], and what `work` returns.
 pub fn in_pool<T: Send>(threads: Option<usize>, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build();
-    let pool = pool.map_err(|e| Error::new(ErrorKind::Unsupported, "--threads", e))?;
-    pool.install(work)
+    infer::in_pool(threads.unwrap_or(0), work)?
 }
 
 /// `--threads` values: 1 to 1024.

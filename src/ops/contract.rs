@@ -5,7 +5,7 @@ use std::fmt;
 use arrayvec::ArrayVec;
 use ndarray::{ArrayView4, ArrayViewMut4};
 
-use crate::backend::Host;
+use crate::backend::{Host, Real};
 use crate::graph::Shape;
 use crate::rng::Key;
 
@@ -325,6 +325,28 @@ pub enum Grad<'a, E> {
     Add(ViewMut<'a, E>),
     /// The memory holds `dy`; turn it into the gradient.
     InPlace(ViewMut<'a, E>),
+}
+
+impl<'a, E: Real> Grad<'a, E> {
+    /// The memory, and whether to add to it; `None` where nobody needs the gradient. For ops that never work in place.
+    pub fn target(&mut self) -> Option<(&mut ViewMut<'a, E>, bool)> {
+        match self {
+            Grad::Skip => None,
+            Grad::Write(dx) => Some((dx, false)),
+            Grad::Add(dx) => Some((dx, true)),
+            Grad::InPlace(_) => unreachable!("the op says that it never works in place"),
+        }
+    }
+
+    /// The memory, ready for contributions to be added one by one: zeroed first where it is to be written. `None` and
+    /// in place as in [`Grad::target`].
+    pub fn sum(&mut self) -> Option<&mut ViewMut<'a, E>> {
+        let (dx, add) = self.target()?;
+        if !add {
+            dx.fill(E::zero());
+        }
+        Some(dx)
+    }
 }
 
 /// Where the gradient of one parameter goes.

@@ -3,7 +3,7 @@ use rayon::prelude::*;
 use super::{AdaptivePool, Reduce};
 use crate::backend::{Cpu, parallel};
 use crate::graph::Shape;
-use crate::ops::{Backward, Forward, Grad, Kernel};
+use crate::ops::{Backward, Forward, Kernel};
 
 impl AdaptivePool {
     fn mean_image(&self, x: &[f32], input: Shape, y: &mut [f32]) {
@@ -88,17 +88,12 @@ impl Kernel<Cpu> for AdaptivePool {
     fn backward(&self, mut io: Backward<'_, f32>) {
         let (_, oh, ow, c) = io.dy.dim();
         let dy = parallel::contiguous_mut(&mut io.dy);
-        let (dx, write) = match &mut io.dx[0] {
-            Grad::Skip => return,
-            Grad::InPlace(_) => unreachable!("a pool never works in place"),
-            Grad::Write(dx) => (dx, true),
-            Grad::Add(dx) => (dx, false),
-        };
+        let Some((dx, add)) = io.dx[0].target() else { return };
         let input = Shape::new(dx.dim().1, dx.dim().2, c);
         let dx = parallel::contiguous_mut(dx);
         let out_len = oh * ow * c;
         dx.par_chunks_mut(input.len()).zip(dy.par_chunks(out_len)).enumerate().for_each(|(n, (dx, dy))| {
-            if write {
+            if !add {
                 dx.fill(0.0);
             }
             let winners = if self.reduce == Reduce::Max { &io.saved[0][n * out_len..][..out_len] } else { &[] };

@@ -3,7 +3,7 @@ use rayon::prelude::*;
 use super::AvgPool;
 use crate::backend::{Cpu, parallel};
 use crate::graph::Shape;
-use crate::ops::{Backward, Forward, Grad, Kernel};
+use crate::ops::{Backward, Forward, Kernel};
 
 impl Kernel<Cpu> for AvgPool {
     fn forward(&self, mut io: Forward<'_, f32>) {
@@ -28,17 +28,12 @@ impl Kernel<Cpu> for AvgPool {
     fn backward(&self, mut io: Backward<'_, f32>) {
         let (_, oh, ow, c) = io.dy.dim();
         let dy = parallel::contiguous_mut(&mut io.dy);
-        let (dx, write) = match &mut io.dx[0] {
-            Grad::Skip => return,
-            Grad::InPlace(_) => unreachable!("a pool never works in place"),
-            Grad::Write(dx) => (dx, true),
-            Grad::Add(dx) => (dx, false),
-        };
+        let Some((dx, add)) = io.dx[0].target() else { return };
         let (_, h, w, _) = dx.dim();
         let input = Shape::new(h, w, c);
         let dx = parallel::contiguous_mut(dx);
         dx.par_chunks_mut(h * w * c).zip(dy.par_chunks(oh * ow * c)).for_each(|(dx, dy)| {
-            if write {
+            if !add {
                 dx.fill(0.0);
             }
             for (pixel, dy) in dy.chunks(c).enumerate() {

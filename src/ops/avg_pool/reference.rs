@@ -1,7 +1,7 @@
 use super::AvgPool;
 use crate::backend::Reference;
 use crate::graph::Shape;
-use crate::ops::{Backward, Forward, Grad, Kernel};
+use crate::ops::{Backward, Forward, Kernel};
 
 impl Kernel<Reference> for AvgPool {
     fn forward(&self, mut io: Forward<'_, f64>) {
@@ -14,15 +14,7 @@ impl Kernel<Reference> for AvgPool {
     }
 
     fn backward(&self, mut io: Backward<'_, f64>) {
-        let dx = match &mut io.dx[0] {
-            Grad::Skip => return,
-            Grad::InPlace(_) => unreachable!("a pool never works in place"),
-            Grad::Write(dx) => {
-                dx.fill(0.0);
-                dx
-            }
-            Grad::Add(dx) => dx,
-        };
+        let Some(dx) = io.dx[0].sum() else { return };
         let input = Shape::new(dx.dim().1, dx.dim().2, dx.dim().3);
         for ((n, oh, ow, c), dy) in io.dy.indexed_iter() {
             let valid = self.window.cells(oh, ow, input).count() as f64;

@@ -2,7 +2,7 @@ use super::Conv2d;
 use crate::backend::cpu::conv::{self, Activation, ConvGeometry, Epilogue};
 use crate::backend::{Cpu, parallel, simd_level};
 use crate::graph::Shape;
-use crate::ops::{Backward, Forward, Grad, Kernel};
+use crate::ops::{Backward, Forward, Kernel};
 
 impl Conv2d {
     fn geometry(&self, input: Shape, output: Shape) -> ConvGeometry {
@@ -57,12 +57,7 @@ impl Kernel<Cpu> for Conv2d {
             let db = &mut io.dparams[1];
             conv::bias_gradient(level, dy, db.values, db.add, io.scratch);
         }
-        let (dx, add) = match &mut io.dx[0] {
-            Grad::Skip => return,
-            Grad::InPlace(_) => unreachable!("a convolution never works in place"),
-            Grad::Write(dx) => (dx, false),
-            Grad::Add(dx) => (dx, true),
-        };
+        let Some((dx, add)) = io.dx[0].target() else { return };
         let dx = parallel::contiguous_mut(dx);
         conv::input_gradient(level, &geometry, n, dy, io.params[0], dx, add, io.scratch);
     }

@@ -3,7 +3,7 @@ use ndarray::s;
 use super::Conv2d;
 use crate::backend::Reference;
 use crate::graph::Shape;
-use crate::ops::{Backward, Forward, Grad, Kernel};
+use crate::ops::{Backward, Forward, Kernel};
 
 impl Conv2d {
     /// Calls `visit(index of x, [n, oh, ow], output channels, first weight)` for every pixel of x under every window:
@@ -66,15 +66,7 @@ impl Kernel<Reference> for Conv2d {
             dy.indexed_iter().for_each(|((_, _, _, q), dy)| db.values[q] += dy);
         }
 
-        let dx = match &mut io.dx[0] {
-            Grad::Skip => return,
-            Grad::InPlace(_) => unreachable!("a convolution never works in place"),
-            Grad::Write(dx) => {
-                dx.fill(0.0);
-                dx
-            }
-            Grad::Add(dx) => dx,
-        };
+        let Some(dx) = io.dx[0].sum() else { return };
         self.for_each_row(pass, (oh, ow), |at, [n, oh, ow], outputs, weight| {
             let dy = dy.slice(s![n, oh, ow, outputs]);
             dx[at] += dy.iter().zip(&w[weight..]).map(|(dy, w)| dy * w).sum::<f64>();

@@ -3,7 +3,7 @@ use crate::backend::cpu::conv::{self, Activation, Epilogue};
 use crate::backend::cpu::gemm::{self, LinearGeometry};
 use crate::backend::{Cpu, parallel, simd_level};
 use crate::graph::Shape;
-use crate::ops::{Backward, Forward, Grad, Kernel};
+use crate::ops::{Backward, Forward, Kernel};
 
 impl Kernel<Cpu> for Linear {
     fn scratch(&self, inputs: &[Shape], _output: Shape, n: usize) -> usize {
@@ -36,12 +36,7 @@ impl Kernel<Cpu> for Linear {
             let db = &mut io.dparams[1];
             conv::bias_gradient(level, dy, db.values, db.add, io.scratch);
         }
-        let (dx, add) = match &mut io.dx[0] {
-            Grad::Skip => return,
-            Grad::InPlace(_) => unreachable!("a linear layer never works in place"),
-            Grad::Write(dx) => (dx, false),
-            Grad::Add(dx) => (dx, true),
-        };
+        let Some((dx, add)) = io.dx[0].target() else { return };
         let dx = parallel::contiguous_mut(dx);
         gemm::input_gradient(level, &geometry, n, dy, io.params[0], dx, add, io.scratch);
     }

@@ -3,7 +3,7 @@ use rayon::prelude::*;
 use super::MaxPool;
 use crate::backend::{Cpu, parallel};
 use crate::graph::Shape;
-use crate::ops::{Backward, Forward, Grad, Kernel};
+use crate::ops::{Backward, Forward, Kernel};
 
 impl Kernel<Cpu> for MaxPool {
     fn forward(&self, mut io: Forward<'_, f32>) {
@@ -47,18 +47,13 @@ impl Kernel<Cpu> for MaxPool {
     fn backward(&self, mut io: Backward<'_, f32>) {
         let (_, oh, ow, c) = io.dy.dim();
         let dy = parallel::contiguous_mut(&mut io.dy);
-        let (dx, write) = match &mut io.dx[0] {
-            Grad::Skip => return,
-            Grad::InPlace(_) => unreachable!("a pool never works in place"),
-            Grad::Write(dx) => (dx, true),
-            Grad::Add(dx) => (dx, false),
-        };
+        let Some((dx, add)) = io.dx[0].target() else { return };
         let (_, h, w, _) = dx.dim();
         let (input, out_len) = (Shape::new(h, w, c), oh * ow * c);
         let dx = parallel::contiguous_mut(dx);
         let images = dx.par_chunks_mut(h * w * c).zip(dy.par_chunks(out_len)).zip(io.saved[0].par_chunks(out_len));
         images.for_each(|((dx, dy), winners)| {
-            if write {
+            if !add {
                 dx.fill(0.0);
             }
             for (pixel, (dy, winners)) in dy.chunks(c).zip(winners.chunks(c)).enumerate() {
