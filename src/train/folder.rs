@@ -11,7 +11,18 @@ use crate::{Error, ErrorKind, Result};
 pub struct RunFolder {
     path: PathBuf,
     /// The system releases it when the process ends, however it ends.
-    _lock: Option<Arc<File>>,
+    _lock: Option<Arc<Lock>>,
+}
+
+/// A folder that this process has locked.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that another thread is just starting shares the lock until it runs its program.
+        let _ = self.0.unlock();
+    }
 }
 
 impl RunFolder {
@@ -79,7 +90,7 @@ impl RunFolder {
         }
         let file = File::open(&self.path).map_err(|e| Error::io(&self.path, &e))?;
         match file.try_lock() {
-            Ok(()) => self._lock = Some(Arc::new(file)),
+            Ok(()) => self._lock = Some(Arc::new(Lock(file))),
             Err(TryLockError::WouldBlock) => {
                 let e = Error::new(ErrorKind::Usage, self.path.display(), "another process trains in this folder");
                 return Err(e.expected("a folder for this run alone").hint("wait for it, or choose another --out"));
