@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::backend::{in_pool, threads};
 use super::out::Out;
 use crate::data::{Dataset, Split};
-use crate::infer::{EvalConfig, Evaluation, Model, evaluate, in_pool};
+use crate::infer::{EvalConfig, Evaluation, Model, evaluate};
 use crate::io::plot;
 use crate::{Error, ErrorKind, Result};
 
@@ -29,9 +30,9 @@ pub struct Args {
     /// Images per batch
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: u32,
-    /// CPU threads; 0: one per core
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
-    threads: u16,
+    /// Threads; all cores by default
+    #[arg(long, value_name = "N", value_parser = threads)]
+    threads: Option<usize>,
     /// Average the probabilities of the plain pass and of N passes over augmented images (pad 4, crop, flip)
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
     tta: u32,
@@ -63,7 +64,7 @@ pub fn run(args: Args) -> Result<()> {
         return Err(e.expected(format!("at most {PICTURE}")).hint("--json has the numbers of up to 1000 classes"));
     }
     let config = EvalConfig { batch: args.batch as usize, tta: args.tta, seed: args.seed, ..Default::default() };
-    let evaluation = in_pool(args.threads.into(), || evaluate(&model, &dataset, &config))??;
+    let evaluation = in_pool(args.threads, || evaluate(&model, &dataset, &config))?;
     if let Some(path) = &args.confusion {
         let names: Vec<&str> = classes.iter().map(String::as_str).collect();
         plot::confusion(path, &names, &evaluation.confusion(classes.len()))?;

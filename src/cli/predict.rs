@@ -8,8 +8,9 @@ use ndarray::{Array2, Array3, Array4, Axis, s};
 use rayon::prelude::*;
 use serde_json::json;
 
+use super::backend::{in_pool, threads};
 use super::out::Out;
-use crate::infer::{Model, Prediction, Session, in_pool, pixels};
+use crate::infer::{Model, Prediction, Session, pixels};
 use crate::io::picture;
 use crate::{Error, ErrorKind, Result};
 
@@ -33,9 +34,9 @@ pub struct Args {
     /// Classes to show for each image
     #[arg(long, value_name = "K", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     top: u32,
-    /// CPU threads; 0: one per core
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
-    threads: u16,
+    /// Threads; all cores by default
+    #[arg(long, value_name = "N", value_parser = threads)]
+    threads: Option<usize>,
     /// Print one JSON array with an object per image
     #[arg(long)]
     json: bool,
@@ -48,9 +49,8 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let model = Model::load(&args.model)?;
     let mut printer = Printer::new(args.top as usize, args.json);
-    let threads = args.threads.into();
     let paths = Paths { arguments: args.images.into(), reads_stdin: false, in_folders: Vec::new() };
-    in_pool(threads, || classify(&model, paths, &mut printer))??;
+    in_pool(args.threads, || classify(&model, paths, &mut printer))?;
     printer.finish()
 }
 

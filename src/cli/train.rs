@@ -1,7 +1,7 @@
 //! `handgrad train`
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -13,7 +13,7 @@ use super::out;
 use crate::backend::{Cpu, Reference};
 use crate::graph::grouped;
 use crate::recipe::Recipe;
-use crate::train::{self, Environment, Event, Job, Report, RunFolder};
+use crate::train::{self, Environment, Event, Job, Report, RunFolder, quoted};
 use crate::{Error, ErrorKind, Result};
 
 #[derive(clap::Args)]
@@ -182,8 +182,10 @@ fn summarise(job: &Job, report: &Report) -> Result<()> {
     out::line(format!("time:      {:.1} s", report.seconds))?;
     out::line(format!("model:     {}", folder.last().display()))?;
     out::line(format!("curves:    {}", folder.curves().display()))?;
-    let data = job.dataset.path().display();
-    out::line(format!("next:      handgrad eval {} --data {data}", folder.last().display()))
+    let program = std::env::args_os().next().map_or_else(|| "handgrad".into(), PathBuf::from);
+    let [program, model, data] =
+        [program.as_path(), &folder.last(), job.dataset.path()].map(|path: &Path| quoted(path));
+    out::line(format!("next:      {program} eval {model} --data {data}"))
 }
 
 /// A flag that SIGINT and SIGTERM set; a second signal ends the program at once.

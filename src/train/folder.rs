@@ -185,3 +185,9 @@ fn numbered(name: &str) -> impl Iterator<Item = RunFolder> {
     let first = RunFolder::at(&runs.join(name));
     std::iter::once(first).chain((2u64..).map(move |i| RunFolder::at(&runs.join(format!("{name}-{i}")))))
 }
+
+/// A path as a shell wants it, for a command that a message shows.
+pub(crate) fn quoted(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    shlex::try_quote(&path).map_or_else(|_| path.to_string(), |quoted| quoted.into_owned())
+}

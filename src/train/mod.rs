@@ -31,6 +31,7 @@ pub use datasets::{built_in, cache_dir, locate};
 pub use environment::Environment;
 pub use evaluate::{Feed, Totals, evaluate};
 pub use folder::RunFolder;
+pub(crate) use folder::quoted;
 
 /// What a run is told besides its recipe.
 #[derive(Clone, Debug)]
@@ -360,9 +361,10 @@ impl<'a, B: Host> Trainer<'a, B> {
 
     fn interrupted(&self) -> Error {
         let at = format!("stopped in epoch {} after batch {}", self.progress.epochs + 1, self.progress.batch);
-        let folder = self.job.folder.path().display();
-        Error::new(ErrorKind::Interrupted, &folder, at)
-            .hint(format!("the state is saved: `handgrad train --out {folder} --resume` goes on"))
+        let folder = self.job.folder.path();
+        let quoted = quoted(folder);
+        Error::new(ErrorKind::Interrupted, folder.display(), at)
+            .hint(format!("the state is saved: `handgrad train --out {quoted} --resume` goes on"))
     }
 
     fn save(&mut self, optimizer: &Sgd<B::Elem>) -> Result<()> {

@@ -1,8 +1,8 @@
-//! The real CIFAR-10, where the environment says it lies.
+//! The real CIFAR-10 and Imagewoof, where the environment says they lie.
 
 use std::path::PathBuf;
 
-use data_tools::convert::{Options, convert};
+use data_tools::convert::{Options, Resize, convert};
 use handgrad::data::Dataset;
 
 use crate::support::{CLASSES, digests, quiet};
@@ -35,4 +35,26 @@ fn cifar_10_is_the_same_from_every_layout() {
         seen.push(digests(&out));
     }
     assert!(seen.iter().all(|d| *d == seen[0]), "the layouts differ: {seen:x?}");
+}
+
+/// `HANDGRAD_IMAGEWOOF` names the unpacked archive: train/nXXXX/*.JPEG and val/nXXXX/*.JPEG.
+#[test]
+fn imagewoof_is_complete_and_keeps_its_sizes() {
+    let Some(root) = std::env::var_os("HANDGRAD_IMAGEWOOF").map(PathBuf::from) else {
+        println!("skipped: HANDGRAD_IMAGEWOOF is not set, so there is no real Imagewoof to convert");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.hgd");
+    // Small, so that a test neither fills the disk nor takes minutes; every JPEG is decoded all the same.
+    let report = convert(&root, &out, &Options { strict: true, resize: Resize::MaxSide(32), ..quiet() }).unwrap();
+    assert_eq!(report.written, [9_025, 3_929]);
+    let dataset = Dataset::open(&out).unwrap();
+    assert_eq!(dataset.classes().len(), 10);
+    assert!(dataset.classes().iter().all(|name| name.starts_with("n02")), "{:?}", dataset.classes());
+    assert_eq!(dataset.fixed_size(), None);
+    for i in 0..dataset.len() {
+        let (h, w, _) = dataset.size_and_label(i).unwrap();
+        assert_eq!(h.max(w), 32, "image {i}: {h}×{w}");
+    }
 }
