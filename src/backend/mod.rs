@@ -1,13 +1,16 @@
 //! What ops share on a device.
 
 pub mod cpu;
+mod elementary;
 pub mod parallel;
 
 use std::fmt::{Debug, Display};
 use std::iter::Sum;
 
+pub use elementary::Elementary;
+
 /// The numbers a host backend computes with.
-pub trait Real: ndarray::NdFloat + Default + Sum + Display + Debug + Send + Sync {
+pub trait Real: ndarray::NdFloat + Elementary + Default + Sum + Display + Debug + Send + Sync {
     /// Rounds to this precision.
     fn of(value: f64) -> Self;
     /// Widens.

@@ -41,21 +41,21 @@ pub fn map(mut io: Forward<'_, f32>, f: impl Fn(f32) -> f32 + Sync) {
     }
 }
 
-/// `dx[i] = df(y[i], dy[i])`, written, added or in place.
+/// `dx[i] = df(kept[i], dy[i])`, written, added or in place; kept is the input where the op keeps it, else the output.
 pub fn map_gradient(mut io: Backward<'_, f32>, df: impl Fn(f32, f32) -> f32 + Sync) {
     let level = simd_level();
-    let y = contiguous(&io.y);
+    let kept = contiguous(io.x.first().unwrap_or(&io.y));
     let dy = contiguous_mut(&mut io.dy);
     match &mut io.dx[0] {
         Grad::Skip => {}
         Grad::InPlace(dx) => chunks_mut(contiguous_mut(dx), |start, dx| {
-            combine(level, dx, &y[start..], |dy, y| df(y, dy));
+            combine(level, dx, &kept[start..], |dy, kept| df(kept, dy));
         }),
         Grad::Write(dx) => chunks_mut(contiguous_mut(dx), |start, dx| {
-            combine2(level, dx, &y[start..], &dy[start..], |_, y, dy| df(y, dy));
+            combine2(level, dx, &kept[start..], &dy[start..], |_, kept, dy| df(kept, dy));
         }),
         Grad::Add(dx) => chunks_mut(contiguous_mut(dx), |start, dx| {
-            combine2(level, dx, &y[start..], &dy[start..], |dx, y, dy| dx + df(y, dy));
+            combine2(level, dx, &kept[start..], &dy[start..], |dx, kept, dy| dx + df(kept, dy));
         }),
     }
 }

@@ -69,6 +69,12 @@ fn spec(settings: &Value) -> OpSpec {
         "avg_pool2d" => AvgPool { window: window(both("kernel_size")), ceil: ceil.unwrap() }.into(),
         "adaptive_max_pool2d" => adaptive(Reduce::Max),
         "adaptive_avg_pool2d" => adaptive(Reduce::Mean),
+        "mish" => Activation::Mish.into(),
+        "silu" => Activation::Silu.into(),
+        "sigmoid" => Activation::Sigmoid.into(),
+        "tanh" => Activation::Tanh.into(),
+        "gelu" => Activation::Gelu.into(),
+        "softplus" => Activation::Softplus.into(),
         "leaky_relu" => Activation::LeakyRelu { slope: settings["negative_slope"].as_f64().unwrap() }.into(),
         other => panic!("{other} has a test of its own"),
     }
@@ -81,7 +87,8 @@ fn as_pytorch<B: Host>(fixtures: &Fixtures, name: &str, settings: &Value, tolera
     let op = case.op.op();
     let y = op.output(&case.inputs).unwrap();
     let y = [x[0], y.c, y.h, y.w];
-    let draw = |what: &str, len: usize| uniform(&format!("ops/{name}/{what}"), len, 1.0);
+    let scale = |what: &str| settings[format!("{what}_scale")].as_f64().unwrap_or(1.0);
+    let draw = |what: &str, len: usize| uniform(&format!("ops/{name}/{what}"), len, scale(what));
     let params = op.params(&case.inputs);
     let keys = || params.iter().zip(["w", "b"]);
     let operands = Operands::new(

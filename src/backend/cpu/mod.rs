@@ -5,6 +5,7 @@
 
 pub mod conv;
 pub mod gemm;
+pub mod math;
 pub mod simd;
 mod threads;
 mod tile;

@@ -2,7 +2,7 @@ use ndarray::Zip;
 
 use super::Activation;
 use crate::backend::Reference;
-use crate::ops::{Backward, Forward, Grad, Kernel};
+use crate::ops::{Backward, Forward, Grad, Kernel, Op};
 
 impl Kernel<Reference> for Activation {
     fn forward(&self, mut io: Forward<'_, f64>) {
@@ -14,11 +14,12 @@ impl Kernel<Reference> for Activation {
     }
 
     fn backward(&self, mut io: Backward<'_, f64>) {
+        let kept = if self.keeps().inputs { &io.x[0] } else { &io.y };
         match &mut io.dx[0] {
             Grad::Skip => {}
-            Grad::InPlace(dx) => Zip::from(dx).and(&io.y).for_each(|dx, &y| *dx *= self.df(y)),
-            Grad::Write(dx) => Zip::from(dx).and(&io.y).and(&io.dy).for_each(|dx, &y, &dy| *dx = self.df(y) * dy),
-            Grad::Add(dx) => Zip::from(dx).and(&io.y).and(&io.dy).for_each(|dx, &y, &dy| *dx += self.df(y) * dy),
+            Grad::InPlace(dx) => Zip::from(dx).and(kept).for_each(|dx, &kept| *dx *= self.df(kept)),
+            Grad::Write(dx) => Zip::from(dx).and(kept).and(&io.dy).for_each(|dx, &kept, &dy| *dx = self.df(kept) * dy),
+            Grad::Add(dx) => Zip::from(dx).and(kept).and(&io.dy).for_each(|dx, &kept, &dy| *dx += self.df(kept) * dy),
         }
     }
 }
