@@ -16,8 +16,8 @@ use handgrad::backend::{Cpu, Host};
 use handgrad::graph::Shape;
 use handgrad::ops::cases::Case;
 use handgrad::ops::{
-    Activation, AdaptivePool, Add, AvgPool, Backward, BatchNorm, Conv2d, Dropout, Flatten, Forward, Grad, Linear,
-    MaxPool, OpSpec, ParamGrad, Reduce, Scale, SoftmaxCrossEntropy, Window, all_cases,
+    Activation, AdaptivePool, Add, AvgPool, Backward, BatchNorm, ChannelScale, Conv2d, Dropout, Flatten, Forward, Grad,
+    Linear, MaxPool, OpSpec, ParamGrad, Reduce, Scale, SoftmaxCrossEntropy, Window, all_cases,
 };
 use handgrad::rng::Key;
 use ndarray::{ArrayView4, ArrayViewMut4};
@@ -58,6 +58,7 @@ fn cases() -> Vec<Case> {
         case(BatchNorm::last_batch(0.0), &[second], 256),
         case(Add, &[second; 2], 256),
         case(Scale { factor: 0.5 }, &[second], 256),
+        case(ChannelScale, &[Shape::new(32, 32, 64), Shape::flat(64)], 64),
         case(Flatten, &[Shape::new(32, 32, 3)], 256),
         case(Dropout { p: 0.2 }, &[second], 256),
         case(SoftmaxCrossEntropy, &[Shape::flat(10); 2], 256),

@@ -70,6 +70,8 @@ register! {
     add::Add,
     /// Product with a constant.
     scale::Scale,
+    /// Product of a map with a factor per channel.
+    channel_scale::ChannelScale,
     /// A map as a vector.
     flatten::Flatten,
     /// Random zeros in training.
