@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ops::{Layout, MAX_INPUTS, MAX_PARAMS, Mismatch, Op, OpSpec, ParamSpec};
+use crate::ops::{Init, Layout, MAX_INPUTS, MAX_PARAMS, Mismatch, Op, OpSpec, ParamSpec};
 use crate::{Error, ErrorKind, Result};
 
 pub use shape::Shape;
@@ -128,6 +128,23 @@ impl Graph {
             return Err(shape_error(name, Mismatch::new("weights of an input", "weights of a layer")));
         };
         self.push(name, spec, inputs, params, states)
+    }
+
+    /// Chooses first values anew: `choose` gets each parameter's name and spec, and `None` leaves it as it is.
+    ///
+    /// ```
+    /// use handgrad::graph::{Graph, Shape};
+    /// use handgrad::ops::{Conv2d, Init};
+    /// let mut g = Graph::new(Shape::new(32, 32, 3));
+    /// g.node("conv", Conv2d::square(20, 3, 2, 1), &[g.images()])?;
+    /// g.set_inits(|name, _| name.ends_with(".bias").then_some(Init::Constant(0.0)));
+    /// assert_eq!(g.params()[1].spec.init, Init::Constant(0.0));
+    /// # Ok::<(), handgrad::Error>(())
+    /// ```
+    pub fn set_inits(&mut self, choose: impl Fn(&str, &ParamSpec) -> Option<Init>) {
+        for Param { name, spec } in &mut self.params {
+            spec.init = choose(name, spec).unwrap_or(spec.init);
+        }
     }
 
     fn declare(table: &mut Vec<Param>, layer: &str, specs: Vec<ParamSpec>) -> Result<Vec<usize>> {

@@ -2,66 +2,38 @@
 //!
 //! Layers bear PyTorch's parameter names, so that files of weights go both ways.
 
+mod bag_of_tricks;
 mod cifar;
+mod options;
+mod torchvision;
+mod xresnet;
 
-use serde::{Deserialize, Serialize};
-
-use crate::graph::{Graph, Shape};
-use crate::ops::BatchNorm;
+use crate::graph::Graph;
 use crate::{Error, ErrorKind, Result};
 
-/// What a model's builder takes besides its name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelOptions {
-    /// Classes, the length of the output.
-    pub classes: usize,
-    /// Height and width of the images, in pixels.
-    pub size: usize,
-    /// The probability of dropout before the last layer, where the model has one.
-    pub dropout: f64,
-    /// Reproduce the published code's quirks: ResNet runs its third stage layers twice and the second never.
-    pub published: bool,
-    /// In the progression's BnLayer, evaluate with the last batch's statistics and this ε. By default 0 where
-    /// `published`; else an ordinary batch-norm with running statistics takes its place.
-    pub norm_eps: Option<f64>,
-}
-
-impl Default for ModelOptions {
-    fn default() -> Self {
-        ModelOptions { classes: 10, size: 32, dropout: 0.0, published: true, norm_eps: None }
-    }
-}
-
-impl ModelOptions {
-    fn images(&self) -> Shape {
-        Shape::new(self.size, self.size, 3)
-    }
-
-    /// The normalisation of the progression's BnLayer.
-    fn bn_layer_norm(&self) -> BatchNorm {
-        match self.norm_eps {
-            Some(eps) => BatchNorm::last_batch(eps),
-            None if self.published => BatchNorm::last_batch(0.0),
-            None => BatchNorm::running(),
-        }
-    }
-}
+pub use options::{BlockPool, ModelOptions};
 
 type Builder = fn(&ModelOptions) -> Result<Graph>;
 
-/// Every model: its name, what it is, its builder.
-const MODELS: &[(&str, &str, Builder)] = &[
-    ("linear", "one linear layer on the pixels", cifar::linear),
-    ("simplenet", "two linear layers, 40 hidden units", cifar::simplenet),
-    ("convnet", "three 3×3 convolutions, stride 2, no padding", cifar::convnet),
-    ("convnet2", "the same, padded", cifar::convnet2),
-    ("convbnnet", "a 5×5 convolution and four normalised stages", cifar::convbnnet),
-    ("convbnnet2", "two normalised layers per stage", cifar::convbnnet2),
-    ("resnet", "three layers per stage, two of them residual", cifar::resnet),
-    ("resnet2", "a wider residual net with dropout", cifar::resnet2),
-    ("quickstart", "the small net that the built-in dataset is for", cifar::quickstart),
+/// Every model outside of the XResNet family: its name, what it is, the options that it has, its builder.
+const MODELS: &[(&str, &str, &[&str], Builder)] = &[
+    ("linear", "one linear layer on the pixels", &[], cifar::linear),
+    ("simplenet", "two linear layers, 40 hidden units", &[], cifar::simplenet),
+    ("convnet", "three 3×3 convolutions, stride 2, no padding", &[], cifar::convnet),
+    ("convnet2", "the same, padded", &[], cifar::convnet2),
+    ("convbnnet", "a 5×5 convolution and four normalised stages", &["norm_eps"], cifar::convbnnet),
+    ("convbnnet2", "two normalised layers per stage", &["norm_eps"], cifar::convbnnet2),
+    ("resnet", "three layers per stage, two of them residual", &["norm_eps"], cifar::resnet),
+    ("resnet2", "a wider residual net with dropout", &["norm_eps", "dropout"], cifar::resnet2),
+    ("quickstart", "the small net that the built-in dataset is for", &[], cifar::quickstart),
+    ("bag-of-tricks", "seven convolutions, each with ReLU, then batch-norm", &[], bag_of_tricks::bag_of_tricks),
+    ("resnet18", "torchvision's", &[], torchvision::resnet18),
+    ("resnet34", "torchvision's", &[], torchvision::resnet34),
+    ("resnet50", "torchvision's", &[], torchvision::resnet50),
 ];
+
+/// The options of the XResNet family.
+const XRESNET: &[&str] = &["dropout", "act", "pool", "stem", "layers", "widen"];
 
 /// Builds a model by name.
 ///
@@ -73,22 +45,41 @@ const MODELS: &[(&str, &str, Builder)] = &[
 /// ```
 ///
 /// # Errors
-/// Kind [`ErrorKind::Usage`] for an unknown name, [`ErrorKind::Shape`] where the options do not fit.
+/// Kind [`ErrorKind::Usage`] for an unknown name and for an option that the model lacks, [`ErrorKind::Shape`] where the options do not fit.
 pub fn build(name: &str, options: &ModelOptions) -> Result<Graph> {
     if !(1..=65_536).contains(&options.classes) || !(1..=65_536).contains(&options.size) {
         let found = format!("{} classes, size {}", options.classes, options.size);
         return Err(Error::new(ErrorKind::Usage, format!("model {name}"), found).expected("1 to 65,536 of each"));
     }
-    match MODELS.iter().find(|(known, ..)| *known == name) {
-        Some((_, _, builder)) => builder(options),
-        None => {
-            let known: Vec<&str> = names().map(|(name, _)| name).collect();
-            Err(Error::new(ErrorKind::Usage, "model", format!("unknown name {name:?}")).expected(known.join(", ")))
-        }
+    let family = xresnet::parse(name);
+    let known = MODELS.iter().find(|(known, ..)| *known == name);
+    let has = match (known, family) {
+        (Some((_, _, has, _)), _) => *has,
+        (None, Some(_)) => XRESNET,
+        (None, None) => return Err(unknown(name)),
+    };
+    let mut foreign = options.chosen();
+    foreign.retain(|option| !has.contains(option));
+    if let Some(option) = foreign.first() {
+        let e = Error::new(ErrorKind::Usage, format!("model {name}"), format!("the option `{option}`"));
+        let e =
+            e.expected(if has.is_empty() { "no option".into() } else { format!("options among {}", has.join(", ")) });
+        return Err(e.hint("leave it out, or take a model that has it"));
+    }
+    match (known, family) {
+        (Some((.., builder)), _) => builder(options),
+        (None, Some(arch)) => xresnet::build(arch, options),
+        (None, None) => Err(unknown(name)),
     }
 }
 
+fn unknown(name: &str) -> Error {
+    let known: Vec<String> = MODELS.iter().map(|(name, ..)| (*name).to_owned()).chain(xresnet::names()).collect();
+    Error::new(ErrorKind::Usage, "model", format!("unknown name {name:?}")).expected(known.join(", "))
+}
+
 /// The names of all models, each with a line about it.
-pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
-    MODELS.iter().map(|(name, about, _)| (*name, *about))
+pub fn names() -> impl Iterator<Item = (String, &'static str)> {
+    let single = MODELS.iter().map(|(name, about, ..)| ((*name).to_owned(), *about));
+    single.chain(xresnet::names().map(|name| (name, "fastai's XResNet: bag-of-tricks stem, blocks, first weights")))
 }

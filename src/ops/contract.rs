@@ -215,6 +215,11 @@ impl Init {
         Init::Uniform(1.0 / (fan_in.max(1) as f64).sqrt())
     }
 
+    /// Normal with variance 2/fan, fan_in or fan_out (He et al. 2015).
+    pub fn kaiming_normal(fan: usize) -> Self {
+        Init::Normal((2.0 / fan.max(1) as f64).sqrt())
+    }
+
     /// The `i`-th value (in the order of PyTorch's files) of the parameter that `key` names.
     pub fn value(self, key: Key, i: usize) -> f64 {
         let mut stream = key.with(i as u64).stream();

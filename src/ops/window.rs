@@ -48,7 +48,10 @@ impl Window {
         }
         let span = self.span().expect("settings are bounded");
         let along = |size: usize, span: usize, stride: usize, pad: usize| {
-            let room = (size + 2 * pad).checked_sub(span)?;
+            let Some(room) = (size + 2 * pad).checked_sub(span) else {
+                // PyTorch's rounding up also lets one window hang over a smaller map, by less than a stride.
+                return (ceil && span - (size + 2 * pad) < stride).then_some(1);
+            };
             let count = if ceil { room.div_ceil(stride) } else { room / stride } + 1;
             Some(if ceil && (count - 1) * stride >= size + pad { count - 1 } else { count })
         };

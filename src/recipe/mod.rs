@@ -12,6 +12,7 @@
 
 mod builtin;
 mod edit;
+mod model;
 mod reader;
 mod sections;
 mod suggest;
@@ -23,9 +24,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
+pub use model::ModelRecipe;
 pub use sections::{
-    Augment, DataRecipe, DecayKind, GroupRecipe, Length, ModelRecipe, Normalise, NormaliseBy, OptimizerName,
-    OptimizerRecipe, Phase, Precision, TrainRecipe,
+    Augment, DataRecipe, DecayKind, GroupRecipe, Length, Normalise, NormaliseBy, OptimizerName, OptimizerRecipe, Phase,
+    Precision, TrainRecipe,
 };
 pub use suggest::nearest;
 

@@ -149,6 +149,31 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A list of as many whole numbers as `len` allows, each within `range`.
+    pub fn counts(
+        &mut self,
+        key: &'static str,
+        len: RangeInclusive<usize>,
+        range: RangeInclusive<usize>,
+    ) -> Result<Option<Vec<usize>>> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        let count = |item: &Spanned<DeValue<'_>>| match item.get_ref() {
+            DeValue::Integer(i) => usize::from_str_radix(i.as_str(), i.radix()).ok().filter(|n| range.contains(n)),
+            _ => None,
+        };
+        let items = value.get_ref().as_array().filter(|items| len.contains(&items.len()));
+        match items.and_then(|items| items.iter().map(count).collect()) {
+            Some(counts) => Ok(Some(counts)),
+            None => Err(self.error(key, describe(value.get_ref())).expected(format!(
+                "a list of {} to {} whole numbers from {} to {}",
+                len.start(),
+                len.end(),
+                range.start(),
+                range.end()
+            ))),
+        }
+    }
+
     /// [`Section::optional_count`] for numbers of 32 bits.
     pub fn count(&mut self, key: &'static str, default: u32, range: RangeInclusive<u32>) -> Result<u32> {
         let range = u64::from(*range.start())..=u64::from(*range.end());
@@ -165,9 +190,13 @@ impl<'a> Section<'a> {
     }
 
     pub fn flag(&mut self, key: &'static str, default: bool) -> Result<bool> {
+        Ok(self.optional_flag(key)?.unwrap_or(default))
+    }
+
+    pub fn optional_flag(&mut self, key: &'static str) -> Result<Option<bool>> {
         match self.value(key).map(Spanned::get_ref) {
-            None => Ok(default),
-            Some(DeValue::Boolean(b)) => Ok(*b),
+            None => Ok(None),
+            Some(DeValue::Boolean(b)) => Ok(Some(*b)),
             Some(other) => Err(self.error(key, describe(other)).expected("true or false")),
         }
     }
@@ -194,9 +223,14 @@ impl<'a> Section<'a> {
 
     /// One of a list of names.
     pub fn choice<T: Copy>(&mut self, key: &'static str, default: T, choices: &[(&'static str, T)]) -> Result<T> {
-        let Some(name) = self.optional_text(key)? else { return Ok(default) };
+        Ok(self.optional_choice(key, choices)?.unwrap_or(default))
+    }
+
+    /// One of a list of names, if the key is there.
+    pub fn optional_choice<T: Copy>(&mut self, key: &'static str, choices: &[(&'static str, T)]) -> Result<Option<T>> {
+        let Some(name) = self.optional_text(key)? else { return Ok(None) };
         if let Some((_, choice)) = choices.iter().find(|(n, _)| *n == name) {
-            return Ok(*choice);
+            return Ok(Some(*choice));
         }
         let names: Vec<&str> = choices.iter().map(|(n, _)| *n).collect();
         let error = self.error(key, format!("\"{name}\"")).expected(format!("one of {}", names.join(", ")));

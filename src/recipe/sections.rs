@@ -6,8 +6,6 @@ use std::ops::Bound::{Excluded, Unbounded};
 use serde::Serialize;
 
 use super::reader::Section;
-use crate::graph::{Graph, Node};
-use crate::models::{self, ModelOptions};
 use crate::optim::{Decay, GroupRule, SgdConfig};
 use crate::schedule::{Schedule, sgdr_epochs};
 use crate::{Error, ErrorKind, Result};
@@ -16,50 +14,6 @@ use crate::{Error, ErrorKind, Result};
 pub(super) const MAX_EPOCHS: u32 = 1_000_000;
 
 const ABOVE_ZERO: (std::ops::Bound<f64>, std::ops::Bound<f64>) = (Excluded(0.0), Unbounded);
-
-/// `[model]`: which network, and its options. `model = "name"` is short for a section with the name alone.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ModelRecipe {
-    /// Its name among the built-in models.
-    pub name: String,
-    /// Compute what the published code did, quirks included.
-    pub published: bool,
-    /// Probability of dropping a feature before the last linear layer; only for models that have such a layer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dropout: Option<f64>,
-}
-
-impl ModelRecipe {
-    pub(super) fn read(root: &mut Section<'_>) -> Result<Self> {
-        if root.has("model") && !root.is_table("model") {
-            return Ok(ModelRecipe { name: root.required_text("model")?, published: false, dropout: None });
-        }
-        let mut s = root.section("model")?;
-        let model = ModelRecipe {
-            name: s.required_text("name")?,
-            published: s.flag("published", false)?,
-            dropout: s.optional_number("dropout", 0.0..1.0)?,
-        };
-        s.finish()?;
-        Ok(model)
-    }
-
-    /// The network for `classes` classes and images of `size` × `size` pixels.
-    ///
-    /// # Errors
-    /// `Usage` for an unknown name or a dropout where the model has none, `Shape` where images are too small for it.
-    pub fn build(&self, classes: usize, size: usize) -> Result<Graph> {
-        let dropout = self.dropout.unwrap_or(0.0);
-        let options = ModelOptions { classes, size, dropout, published: self.published, norm_eps: None };
-        let graph = models::build(&self.name, &options)?;
-        let drops = |node: &Node| node.op().is_some_and(|op| op.kind() == "dropout");
-        if self.dropout.is_some() && !graph.nodes().iter().any(drops) {
-            let found = format!("a dropout for the model {}, which has no such layer", self.name);
-            return Err(Error::new(ErrorKind::Usage, "model.dropout", found).hint("leave it out, or take resnet2"));
-        }
-        Ok(graph)
-    }
-}
 
 /// `[data]`: the dataset and the way of an image into a batch.
 #[derive(Clone, Debug, PartialEq, Serialize)]

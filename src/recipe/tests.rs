@@ -212,7 +212,10 @@ warm_start = false
 "#;
     let r = Recipe::parse(text, "a/b/all.toml").unwrap();
     assert_eq!(r.name, "all");
-    assert_eq!(r.model, ModelRecipe { name: "resnet2".into(), published: true, dropout: Some(0.25) });
+    assert_eq!(
+        r.model,
+        ModelRecipe { name: "resnet2".into(), published: true, dropout: Some(0.25), ..Default::default() }
+    );
     let augment = Augment { pad: 2, flip: true };
     let normalise = Normalise::Named(NormaliseBy::None);
     let dataset = "photos/my.hgd".to_string();

@@ -11,7 +11,9 @@ use ndarray::{Array2, Array4};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-const FILE: &[u8] = include_bytes!("../fixtures/golden.safetensors");
+/// The progression and single ops, and the larger nets.
+const FILES: [&[u8]; 2] =
+    [include_bytes!("../fixtures/golden.safetensors"), include_bytes!("../fixtures/models.safetensors")];
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// The hash that the generating script and this test share: SplitMix64's finaliser.
@@ -33,9 +35,19 @@ pub struct Fixtures {
 
 impl Fixtures {
     pub fn load() -> Self {
-        let (_, metadata) = SafeTensors::read_metadata(FILE).unwrap();
+        Fixtures::read(FILES[0])
+    }
+
+    /// The file that has this run.
+    fn with_run(run: &str) -> Self {
+        let all = FILES.map(Fixtures::read);
+        all.into_iter().find(|file| file.golden["runs"].get(run).is_some()).unwrap_or_else(|| panic!("no run {run}"))
+    }
+
+    fn read(file: &'static [u8]) -> Self {
+        let (_, metadata) = SafeTensors::read_metadata(file).unwrap();
         let golden = &metadata.metadata().as_ref().unwrap()["golden"];
-        Fixtures { tensors: SafeTensors::deserialize(FILE).unwrap(), golden: serde_json::from_str(golden).unwrap() }
+        Fixtures { tensors: SafeTensors::deserialize(file).unwrap(), golden: serde_json::from_str(golden).unwrap() }
     }
 
     pub fn get(&self, name: &str) -> Vec<f64> {
@@ -67,8 +79,12 @@ fn projections(name: &str, values: &[f64]) -> Vec<f64> {
     (0..4).map(|k| values.iter().enumerate().map(|(i, v)| sign(i, k) * v).sum()).collect()
 }
 
-fn build(model: &str) -> Graph {
-    match model {
+fn build(settings: &Value) -> Graph {
+    if let Some(options) = settings.get("options") {
+        let options: ModelOptions = serde_json::from_value(options.clone()).unwrap();
+        return models::build(settings["model"].as_str().unwrap(), &options).unwrap();
+    }
+    match settings["model"].as_str().unwrap() {
         "flatten-probe" => {
             let mut g = Graph::new(Shape::new(7, 9, 3));
             let x = g.node("conv", Conv2d::square(4, 3, 1, 0), &[g.images()]).unwrap();
@@ -100,14 +116,14 @@ fn wide<E: Real>(values: &[E]) -> Vec<f64> {
 }
 
 fn train_as_pytorch<B: Host>(run: &str, tolerance: f64) {
-    let fixtures = Fixtures::load();
+    let fixtures = Fixtures::with_run(run);
     let settings = &fixtures.golden["runs"][run];
     let number = |key: &str| settings[key].as_f64().unwrap();
     let key = settings["key"].as_str().unwrap();
     let image = sizes(&settings["image"]);
     let n = fixtures.golden["batch"].as_u64().unwrap() as usize;
 
-    let graph = build(settings["model"].as_str().unwrap());
+    let graph = build(settings);
     assert_eq!(graph.summary().total_params as u64, settings["parameters"].as_u64().unwrap(), "{run}");
     let mut engine = Engine::<B>::new(&graph, n, 0).unwrap();
     let names: Vec<String> = settings["names"].as_object().unwrap().keys().cloned().collect();
@@ -121,11 +137,22 @@ fn train_as_pytorch<B: Host>(run: &str, tolerance: f64) {
         let len = shape.iter().product();
         let full = format!("{key}/{name}");
         let values: Vec<f64> = match name.rsplit('.').next().unwrap() {
-            "weight" => uniform(&full, len, (3.0 / shape[1..].iter().product::<usize>() as f64).sqrt()),
+            "gamma" => uniform(&full, len, 0.001),
+            "weight" if shape.len() == 1 => uniform(&full, len, 0.2).iter().map(|v| 1.0 + v).collect(),
+            "weight" | "weight_orig" => uniform(&full, len, (3.0 / shape[1..].iter().product::<usize>() as f64).sqrt()),
             "m" => uniform(&full, len, 0.2).iter().map(|v| 1.0 + v).collect(),
             _ => uniform(&full, len, 0.1),
         };
         let values: Vec<B::Elem> = values.iter().map(|&v| B::Elem::of(v)).collect();
+        engine.params_mut().set_from_torch(name, &values).unwrap();
+    }
+
+    // Unit vectors of a spectral norm.
+    let buffers = settings.get("buffers").and_then(Value::as_object);
+    for (name, shape) in buffers.into_iter().flatten() {
+        let values = uniform(&format!("{key}/{name}"), sizes(shape).iter().product(), 1.0);
+        let length = norm(&values);
+        let values: Vec<B::Elem> = values.iter().map(|&v| B::Elem::of(v / length)).collect();
         engine.params_mut().set_from_torch(name, &values).unwrap();
     }
 
@@ -153,7 +180,7 @@ fn train_as_pytorch<B: Host>(run: &str, tolerance: f64) {
     let idle: Vec<&str> =
         settings["without_gradient"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
     let mut losses = Vec::new();
-    for step in 0..10 {
+    for step in 0..settings["steps"].as_u64().unwrap() {
         let targets = targets(&format!("labels.step{step}"));
         let outcome = engine.train_step(images(&format!("images.step{step}")).view(), targets.view()).unwrap();
         losses.push(outcome.loss);
@@ -212,10 +239,11 @@ macro_rules! runs {
 
         #[test]
         fn every_run_of_the_fixtures_is_tested() {
-            let fixtures = Fixtures::load();
             let mut tested = vec![$($run),*];
             tested.sort_unstable();
-            let runs: Vec<&str> = fixtures.golden["runs"].as_object().unwrap().keys().map(String::as_str).collect();
+            let files = FILES.map(Fixtures::read);
+            let mut runs: Vec<&str> = files.iter().flat_map(|file| file.golden["runs"].as_object().unwrap().keys()).map(String::as_str).collect();
+            runs.sort_unstable();
             assert_eq!(tested, runs);
         }
     };
@@ -232,6 +260,14 @@ runs! {
     resnet_fixed: "resnet-fixed",
     resnet2: "resnet2",
     flatten_probe: "flatten-probe",
+    xresnet18: "xresnet18",
+    xse_resnext18: "xse_resnext18",
+    xse_resnet18: "xse_resnet18",
+    xse_resnext18_deep: "xse_resnext18_deep",
+    xresnet50: "xresnet50",
+    xse_resnext50: "xse_resnext50",
+    resnet18: "resnet18",
+    bag_of_tricks: "bag-of-tricks",
 }
 
 #[test]

@@ -97,8 +97,15 @@ fn round_trip<B: Host>(graph: &Graph) {
 
 #[test]
 fn models_of_both_precisions_come_back_bit_for_bit() {
-    for (name, _) in models::names() {
-        let graph = models::build(name, &ModelOptions { dropout: 0.2, ..Default::default() }).unwrap();
+    // One of each family: the others differ in numbers only.
+    let some = |name: &str| {
+        !name.starts_with('x') && !["resnet34", "resnet50"].contains(&name)
+            || ["xresnet18", "xse_resnext18", "xse_resnet50"].contains(&name)
+    };
+    for (name, _) in models::names().filter(|(name, _)| some(name)) {
+        let dropout = if name == "resnet2" { 0.2 } else { 0.0 };
+        let widen = if name.starts_with('x') { 0.5 } else { 1.0 };
+        let graph = models::build(&name, &ModelOptions { dropout, widen, ..Default::default() }).unwrap();
         round_trip::<Cpu>(&graph);
     }
     round_trip::<Cpu>(&odd_graph());

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use ndarray::s;
 
 use super::Conv2d;
@@ -6,27 +8,29 @@ use crate::graph::Shape;
 use crate::ops::{Backward, Forward, Kernel};
 
 impl Conv2d {
-    /// Calls `visit(index of x, [n, oh, ow], output channels, first weight)` for every pixel of x under every window:
-    /// the weights of the output channels that read it lie side by side.
-    fn for_each_row(
+    /// Calls `visit([n, i, j], [n, oh, ow], cell)` for every pixel of x under every window.
+    fn for_each_tap(
         &self,
         (images, input): (usize, Shape),
         (rows, columns): (usize, usize),
-        mut visit: impl FnMut([usize; 4], [usize; 3], std::ops::Range<usize>, usize),
+        mut visit: impl FnMut([usize; 3], [usize; 3], usize),
     ) {
-        let (cin, cout) = (input.c / self.groups, self.channels / self.groups);
         for n in 0..images {
             for (oh, ow) in (0..rows).flat_map(|oh| (0..columns).map(move |ow| (oh, ow))) {
                 for (tap, i, j) in self.window.cells(oh, ow, input) {
-                    for channel in 0..input.c {
-                        let (group, channel_of_group) = (channel / cin, channel % cin);
-                        let outputs = group * cout..(group + 1) * cout;
-                        let weight = (tap * cin + channel_of_group) * self.channels + outputs.start;
-                        visit([n, i, j, channel], [n, oh, ow], outputs, weight);
-                    }
+                    visit([n, i, j], [n, oh, ow], tap);
                 }
             }
         }
+    }
+
+    /// The output channels that read a channel of x, and the first of their weights for a cell: the others follow it.
+    fn readers(&self, tap: usize, channel: usize, cin: usize) -> (Range<usize>, usize) {
+        let cout = self.channels / self.groups;
+        let (group, channel_of_group) = (channel / cin, channel % cin);
+        let outputs = group * cout..(group + 1) * cout;
+        let weight = (tap * cin + channel_of_group) * self.channels + outputs.start;
+        (outputs, weight)
     }
 }
 
@@ -37,25 +41,36 @@ impl Kernel<Reference> for Conv2d {
             *y = if self.bias { io.params[1][q] } else { 0.0 };
         }
         let (images, oh, ow, _) = y.dim();
-        let input = Shape::new(x.dim().1, x.dim().2, x.dim().3);
-        self.for_each_row((images, input), (oh, ow), |at, [n, oh, ow], outputs, weight| {
-            let y = y.slice_mut(s![n, oh, ow, outputs]);
-            y.into_iter().zip(&w[weight..]).for_each(|(y, w)| *y += w * x[at]);
+        let (_, h, width, channels) = x.dim();
+        let cin = channels / self.groups;
+        self.for_each_tap((images, Shape::new(h, width, channels)), (oh, ow), |at, [n, oh, ow], tap| {
+            let mut y = y.slice_mut(s![n, oh, ow, ..]);
+            let y = y.as_slice_mut().expect("maps are contiguous");
+            for (channel, x) in x.slice(s![at[0], at[1], at[2], ..]).iter().enumerate() {
+                let (outputs, weight) = self.readers(tap, channel, cin);
+                y[outputs].iter_mut().zip(&w[weight..]).for_each(|(y, w)| *y += w * x);
+            }
         });
     }
 
     fn backward(&self, mut io: Backward<'_, f64>) {
         let (x, dy, w) = (&io.x[0], &io.dy, io.params[0]);
         let (images, oh, ow, _) = dy.dim();
-        let pass = (images, Shape::new(x.dim().1, x.dim().2, x.dim().3));
+        let (_, h, width, channels) = x.dim();
+        let cin = channels / self.groups;
+        let pass = (images, Shape::new(h, width, channels));
 
         let dw = &mut io.dparams[0];
         if !dw.add {
             dw.values.fill(0.0);
         }
-        self.for_each_row(pass, (oh, ow), |at, [n, oh, ow], outputs, weight| {
-            let dy = dy.slice(s![n, oh, ow, outputs]);
-            dy.iter().zip(&mut dw.values[weight..]).for_each(|(dy, dw)| *dw += x[at] * dy);
+        self.for_each_tap(pass, (oh, ow), |at, out, tap| {
+            let dy = dy.slice(s![out[0], out[1], out[2], ..]);
+            let dy = dy.as_slice().expect("maps are contiguous");
+            for (channel, x) in x.slice(s![at[0], at[1], at[2], ..]).iter().enumerate() {
+                let (outputs, weight) = self.readers(tap, channel, cin);
+                dy[outputs].iter().zip(&mut dw.values[weight..]).for_each(|(dy, dw)| *dw += x * dy);
+            }
         });
 
         if self.bias {
@@ -67,9 +82,13 @@ impl Kernel<Reference> for Conv2d {
         }
 
         let Some(dx) = io.dx[0].sum() else { return };
-        self.for_each_row(pass, (oh, ow), |at, [n, oh, ow], outputs, weight| {
-            let dy = dy.slice(s![n, oh, ow, outputs]);
-            dx[at] += dy.iter().zip(&w[weight..]).map(|(dy, w)| dy * w).sum::<f64>();
+        self.for_each_tap(pass, (oh, ow), |at, out, tap| {
+            let dy = dy.slice(s![out[0], out[1], out[2], ..]);
+            let dy = dy.as_slice().expect("maps are contiguous");
+            for (channel, dx) in dx.slice_mut(s![at[0], at[1], at[2], ..]).iter_mut().enumerate() {
+                let (outputs, weight) = self.readers(tap, channel, cin);
+                *dx += dy[outputs].iter().zip(&w[weight..]).map(|(dy, w)| dy * w).sum::<f64>();
+            }
         });
     }
 }

@@ -12,5 +12,8 @@ pub fn cases() -> Vec<Case> {
         case(Window::square(3, 2, 0), true, Shape::new(8, 5, 1), 1),
         case(odd, true, Shape::new(7, 9, 5), 3),
         case(Window::square(2, 2, 0), true, Shape::new(3, 3, 33), 1),
+        // A window that hangs over a smaller map.
+        case(Window::square(2, 2, 0), true, Shape::new(1, 5, 3), 2),
+        case(Window::square(2, 2, 0), true, Shape::new(1, 1, 33), 3),
     ]
 }

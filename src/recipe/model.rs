@@ -1,0 +1,95 @@
+//! `[model]`: which network, and its options.
+
+use serde::Serialize;
+
+use super::reader::Section;
+use crate::Result;
+use crate::graph::Graph;
+use crate::models::{self, BlockPool, ModelOptions};
+use crate::ops::Activation;
+
+/// The activations that a recipe can name.
+const ACTIVATIONS: [(&str, Activation); 7] = [
+    ("relu", Activation::Relu),
+    ("mish", Activation::Mish),
+    ("silu", Activation::Silu),
+    ("gelu", Activation::Gelu),
+    ("tanh", Activation::Tanh),
+    ("sigmoid", Activation::Sigmoid),
+    ("softplus", Activation::Softplus),
+];
+
+const POOLS: [(&str, BlockPool); 2] = [("avg", BlockPool::Avg), ("max", BlockPool::Max)];
+
+/// `[model]`: which network, and its options. `model = "name"` is short for a section with the name alone.
+///
+/// An option that is not set has the network's default; one that the network lacks is an error of [`ModelRecipe::build`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(default)]
+pub struct ModelRecipe {
+    /// Its name among the built-in models.
+    pub name: String,
+    /// Compute what the published code did, quirks included.
+    pub published: bool,
+    /// Probability of dropping a feature before the last linear layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f64>,
+    /// The activation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub act: Option<Activation>,
+    /// What halves the identity path of a block.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<BlockPool>,
+    /// Channels of the three first convolutions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stem: Option<[usize; 3]>,
+    /// Blocks of each stage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<usize>>,
+    /// A factor on the channels of the stages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub widen: Option<f64>,
+}
+
+impl ModelRecipe {
+    pub(super) fn read(root: &mut Section<'_>) -> Result<Self> {
+        if root.has("model") && !root.is_table("model") {
+            return Ok(ModelRecipe { name: root.required_text("model")?, ..Default::default() });
+        }
+        let mut s = root.section("model")?;
+        let stem = s.counts("stem", 3..=3, 1..=4096)?;
+        let model = ModelRecipe {
+            name: s.required_text("name")?,
+            published: s.flag("published", false)?,
+            dropout: s.optional_number("dropout", 0.0..1.0)?,
+            act: s.optional_choice("act", &ACTIVATIONS)?,
+            pool: s.optional_choice("pool", &POOLS)?,
+            stem: stem.map(|stem| [stem[0], stem[1], stem[2]]),
+            layers: s.counts("layers", 1..=16, 1..=256)?,
+            widen: s.optional_number("widen", 0.0625..=16.0)?,
+        };
+        s.finish()?;
+        Ok(model)
+    }
+
+    /// The network for `classes` classes and images of `size` × `size` pixels.
+    ///
+    /// # Errors
+    /// `Usage` for an unknown name or an option that the network lacks, `Shape` where images are too small for it.
+    pub fn build(&self, classes: usize, size: usize) -> Result<Graph> {
+        let default = ModelOptions::default();
+        let options = ModelOptions {
+            classes,
+            size,
+            published: self.published,
+            norm_eps: None,
+            dropout: self.dropout.unwrap_or(default.dropout),
+            act: self.act.unwrap_or(default.act),
+            pool: self.pool.unwrap_or(default.pool),
+            stem: self.stem.unwrap_or(default.stem),
+            layers: self.layers.clone().or(default.layers),
+            widen: self.widen.unwrap_or(default.widen),
+        };
+        models::build(&self.name, &options)
+    }
+}
