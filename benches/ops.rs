@@ -17,7 +17,7 @@ use handgrad::graph::Shape;
 use handgrad::ops::cases::Case;
 use handgrad::ops::{
     Activation, AdaptivePool, Add, AvgPool, Backward, BatchNorm, ChannelScale, Conv2d, Dropout, Flatten, Forward, Grad,
-    Linear, MaxPool, OpSpec, ParamGrad, Reduce, Scale, SoftmaxCrossEntropy, Window, all_cases,
+    Linear, MaxPool, OpSpec, ParamGrad, Reduce, Scale, SelfAttention, SoftmaxCrossEntropy, Window, all_cases,
 };
 use handgrad::rng::Key;
 use ndarray::{ArrayView4, ArrayViewMut4};
@@ -59,6 +59,8 @@ fn cases() -> Vec<Case> {
         case(Add, &[second; 2], 256),
         case(Scale { factor: 0.5 }, &[second], 256),
         case(ChannelScale, &[Shape::new(32, 32, 64), Shape::flat(64)], 64),
+        case(SelfAttention { sym: false }, &[Shape::new(32, 32, 64)], 64),
+        case(SelfAttention { sym: false }, &[Shape::new(8, 8, 256)], 64),
         case(Flatten, &[Shape::new(32, 32, 3)], 256),
         case(Dropout { p: 0.2 }, &[second], 256),
         case(SoftmaxCrossEntropy, &[Shape::flat(10); 2], 256),

@@ -201,6 +201,7 @@ fn tabulate(params: &[Param], used: impl Fn(usize) -> bool) -> (Vec<ParamInfo>, 
 fn initialise<E: Real>(params: &[Param], table: &[ParamInfo], values: &mut [E], key: Key) {
     for (param, info) in params.iter().zip(table) {
         let key = key.with_name(&param.name);
-        info.layout.for_each_pair(|ours, torch| values[info.offset + ours] = E::of(param.spec.init.value(key, torch)));
+        let value = param.spec.init.values(key, info.len);
+        info.layout.for_each_pair(|ours, torch| values[info.offset + ours] = E::of(value(torch)));
     }
 }

@@ -72,6 +72,8 @@ register! {
     scale::Scale,
     /// Product of a map with a factor per channel.
     channel_scale::ChannelScale,
+    /// Self-attention without softmax.
+    self_attention::SelfAttention,
     /// A map as a vector.
     flatten::Flatten,
     /// Random zeros in training.
