@@ -74,6 +74,8 @@ register! {
     channel_scale::ChannelScale,
     /// Self-attention without softmax.
     self_attention::SelfAttention,
+    /// A convolution whose kernel turns with the place.
+    twist::Twist,
     /// A map as a vector.
     flatten::Flatten,
     /// Random zeros in training.
@@ -84,3 +86,4 @@ register! {
 
 pub use adaptive_pool::Reduce;
 pub use batch_norm::Statistics;
+pub use twist::{Coordinates, TwistGradient};

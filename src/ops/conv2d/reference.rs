@@ -1,4 +1,4 @@
-use ndarray::s;
+use ndarray::{ArrayView4, ArrayViewMut4, s};
 
 use super::Conv2d;
 use crate::backend::Reference;
@@ -28,48 +28,62 @@ impl Conv2d {
             }
         }
     }
-}
 
-impl Kernel<Reference> for Conv2d {
-    fn forward(&self, mut io: Forward<'_, f64>) {
-        let (x, w, y) = (&io.x[0], io.params[0], &mut io.y);
-        for ((_, _, _, q), y) in y.indexed_iter_mut() {
-            *y = if self.bias { io.params[1][q] } else { 0.0 };
-        }
+    /// y += x ∗ w, for this and other ops that convolve.
+    pub(in crate::ops) fn add_convolved(&self, x: &ArrayView4<'_, f64>, w: &[f64], y: &mut ArrayViewMut4<'_, f64>) {
         let (images, oh, ow, _) = y.dim();
-        let input = Shape::new(x.dim().1, x.dim().2, x.dim().3);
-        self.for_each_row((images, input), (oh, ow), |at, [n, oh, ow], outputs, weight| {
+        self.for_each_row((images, shape(x)), (oh, ow), |at, [n, oh, ow], outputs, weight| {
             let y = y.slice_mut(s![n, oh, ow, outputs]);
             y.into_iter().zip(&w[weight..]).for_each(|(y, w)| *y += w * x[at]);
         });
     }
 
-    fn backward(&self, mut io: Backward<'_, f64>) {
-        let (x, dy, w) = (&io.x[0], &io.dy, io.params[0]);
+    /// dw += what dy makes of x.
+    pub(in crate::ops) fn add_dw(&self, x: &ArrayView4<'_, f64>, dy: &ArrayView4<'_, f64>, dw: &mut [f64]) {
         let (images, oh, ow, _) = dy.dim();
-        let pass = (images, Shape::new(x.dim().1, x.dim().2, x.dim().3));
-
-        let dw = &mut io.dparams[0];
-        if !dw.add {
-            dw.values.fill(0.0);
-        }
-        self.for_each_row(pass, (oh, ow), |at, [n, oh, ow], outputs, weight| {
+        self.for_each_row((images, shape(x)), (oh, ow), |at, [n, oh, ow], outputs, weight| {
             let dy = dy.slice(s![n, oh, ow, outputs]);
-            dy.iter().zip(&mut dw.values[weight..]).for_each(|(dy, dw)| *dw += x[at] * dy);
+            dy.iter().zip(&mut dw[weight..]).for_each(|(dy, dw)| *dw += x[at] * dy);
         });
+    }
 
-        if self.bias {
-            let db = &mut io.dparams[1];
-            if !db.add {
-                db.values.fill(0.0);
-            }
-            dy.indexed_iter().for_each(|((_, _, _, q), dy)| db.values[q] += dy);
-        }
-
-        let Some(dx) = io.dx[0].sum() else { return };
-        self.for_each_row(pass, (oh, ow), |at, [n, oh, ow], outputs, weight| {
+    /// dx += what dy makes of w.
+    pub(in crate::ops) fn add_dx(&self, w: &[f64], dy: &ArrayView4<'_, f64>, dx: &mut ArrayViewMut4<'_, f64>) {
+        let (images, oh, ow, _) = dy.dim();
+        self.for_each_row((images, shape(&dx.view())), (oh, ow), |at, [n, oh, ow], outputs, weight| {
             let dy = dy.slice(s![n, oh, ow, outputs]);
             dx[at] += dy.iter().zip(&w[weight..]).map(|(dy, w)| dy * w).sum::<f64>();
         });
+    }
+}
+
+fn shape(x: &ArrayView4<'_, f64>) -> Shape {
+    let (_, h, w, c) = x.dim();
+    Shape::new(h, w, c)
+}
+
+impl Kernel<Reference> for Conv2d {
+    fn forward(&self, mut io: Forward<'_, f64>) {
+        for ((_, _, _, q), y) in io.y.indexed_iter_mut() {
+            *y = if self.bias { io.params[1][q] } else { 0.0 };
+        }
+        self.add_convolved(&io.x[0], io.params[0], &mut io.y);
+    }
+
+    fn backward(&self, mut io: Backward<'_, f64>) {
+        let dy = io.dy.view();
+        for dparam in &mut io.dparams {
+            if !dparam.add {
+                dparam.values.fill(0.0);
+            }
+        }
+        self.add_dw(&io.x[0], &dy, io.dparams[0].values);
+        if self.bias {
+            let db = &mut io.dparams[1];
+            dy.indexed_iter().for_each(|((_, _, _, q), dy)| db.values[q] += dy);
+        }
+        if let Some(dx) = io.dx[0].sum() {
+            self.add_dx(io.params[0], &dy, dx);
+        }
     }
 }
