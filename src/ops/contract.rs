@@ -211,6 +211,13 @@ pub enum Init {
     Normal(f64),
     /// A random direction: standard normals, divided by the root of the sum of their squares.
     Direction,
+    /// The values that the layer's parameter `of` gets by `Uniform(bound)`, each 3×3 kernel turned by 90° clockwise.
+    Turned {
+        /// The other parameter's name behind the layer's path.
+        of: &'static str,
+        /// Its bound.
+        bound: f64,
+    },
 }
 
 impl Init {
@@ -219,7 +226,7 @@ impl Init {
         Init::Uniform(1.0 / (fan_in.max(1) as f64).sqrt())
     }
 
-    /// The values of a parameter of `len` values that `key` names, by index in the order of PyTorch's files.
+    /// The values of a parameter of `len` values, drawn from `key`, which names it ([`Init::Turned`]: the other one), by index in the order of PyTorch's files.
     ///
     /// ```
     /// use handgrad::ops::Init;
@@ -230,13 +237,16 @@ impl Init {
     /// ```
     pub fn values(self, key: Key, len: usize) -> impl Fn(usize) -> f64 {
         let draw = move |i: usize| {
-            let mut stream = key.with(i as u64).stream();
+            // What is turned comes from row 2 − column, column row.
+            let from = if let Init::Turned { .. } = self { i - i % 9 + 3 * (2 - i % 3) + i % 9 / 3 } else { i };
+            let mut stream = key.with(from as u64).stream();
             match self {
                 Init::Constant(value) => value,
                 Init::Uniform(bound) => stream.uniform(-bound, bound),
                 Init::Between(low, high) => stream.uniform(low, high),
                 Init::Normal(std) => std * stream.normal(),
                 Init::Direction => stream.normal(),
+                Init::Turned { bound, .. } => stream.uniform(-bound, bound),
             }
         };
         let norm = match self {
