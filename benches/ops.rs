@@ -16,8 +16,9 @@ use handgrad::backend::{Cpu, Host};
 use handgrad::graph::Shape;
 use handgrad::ops::cases::Case;
 use handgrad::ops::{
-    Activation, AdaptivePool, Add, AvgPool, Backward, BatchNorm, ChannelScale, Conv2d, Dropout, Flatten, Forward, Grad,
-    Linear, MaxPool, OpSpec, ParamGrad, Reduce, Scale, SoftmaxCrossEntropy, Window, all_cases,
+    Activation, AdaptivePool, Add, AvgPool, Backward, BatchNorm, Blur, ChannelScale, ChannelShuffle, Concat, Conv2d,
+    ConvTwist, DropPath, Dropout, Flatten, Forward, Grad, Linear, MaxPool, OpSpec, ParamGrad, Reduce, Scale,
+    SelfAttention, SoftmaxCrossEntropy, Twist, Window, all_cases,
 };
 use handgrad::rng::Key;
 use ndarray::{ArrayView4, ArrayViewMut4};
@@ -59,6 +60,14 @@ fn cases() -> Vec<Case> {
         case(Add, &[second; 2], 256),
         case(Scale { factor: 0.5 }, &[second], 256),
         case(ChannelScale, &[Shape::new(32, 32, 64), Shape::flat(64)], 64),
+        case(SelfAttention { sym: false }, &[Shape::new(32, 32, 64)], 64),
+        case(SelfAttention { sym: false }, &[Shape::new(8, 8, 256)], 64),
+        case(Twist::published(64, 1), &[Shape::new(32, 32, 64)], 32),
+        case(ConvTwist::sobel(64, 1, 2), &[Shape::new(32, 32, 64)], 32),
+        case(Blur, &[Shape::new(64, 64, 64)], 32),
+        case(Concat, &[Shape::new(32, 32, 64); 2], 32),
+        case(ChannelShuffle { groups: 4 }, &[Shape::new(32, 32, 64)], 32),
+        case(DropPath { p: 0.2 }, &[Shape::new(32, 32, 64)], 32),
         case(Flatten, &[Shape::new(32, 32, 3)], 256),
         case(Dropout { p: 0.2 }, &[second], 256),
         case(SoftmaxCrossEntropy, &[Shape::flat(10); 2], 256),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::backend::Real;
 use crate::graph::{Graph, Param};
-use crate::ops::Layout;
+use crate::ops::{Init, Layout};
 use crate::plan::Arena;
 use crate::rng::Key;
 use crate::{Error, ErrorKind, Result};
@@ -200,7 +200,14 @@ fn tabulate(params: &[Param], used: impl Fn(usize) -> bool) -> (Vec<ParamInfo>, 
 /// Draws first values in the order of PyTorch's files, so that they do not depend on the engine's layout.
 fn initialise<E: Real>(params: &[Param], table: &[ParamInfo], values: &mut [E], key: Key) {
     for (param, info) in params.iter().zip(table) {
-        let key = key.with_name(&param.name);
-        info.layout.for_each_pair(|ours, torch| values[info.offset + ours] = E::of(param.spec.init.value(key, torch)));
+        let key = match param.spec.init {
+            Init::Turned { of, .. } => {
+                let layer = param.name.strip_suffix(param.spec.name).unwrap_or_default();
+                key.with_name(&format!("{layer}{of}"))
+            }
+            _ => key.with_name(&param.name),
+        };
+        let value = param.spec.init.values(key, info.len);
+        info.layout.for_each_pair(|ours, torch| values[info.offset + ours] = E::of(value(torch)));
     }
 }

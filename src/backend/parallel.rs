@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::backend::simd_level;
-use crate::ops::{Backward, Forward, Grad};
+use crate::ops::Forward;
 
 /// Elements per work item: some ten microseconds of memory traffic, and an item fits the L1 cache twice.
 pub const GRAIN: usize = 16 * 1024;
@@ -38,25 +38,6 @@ pub fn map(mut io: Forward<'_, f32>, f: impl Fn(f32) -> f32 + Sync) {
     } else {
         let x = contiguous(&io.x[0]);
         chunks_mut(y, |start, y| combine(level, y, &x[start..], |_, x| f(x)));
-    }
-}
-
-/// `dx[i] = df(kept[i], dy[i])`, written, added or in place; kept is the input where the op keeps it, else the output.
-pub fn map_gradient(mut io: Backward<'_, f32>, df: impl Fn(f32, f32) -> f32 + Sync) {
-    let level = simd_level();
-    let kept = contiguous(io.x.first().unwrap_or(&io.y));
-    let dy = contiguous_mut(&mut io.dy);
-    match &mut io.dx[0] {
-        Grad::Skip => {}
-        Grad::InPlace(dx) => chunks_mut(contiguous_mut(dx), |start, dx| {
-            combine(level, dx, &kept[start..], |dy, kept| df(kept, dy));
-        }),
-        Grad::Write(dx) => chunks_mut(contiguous_mut(dx), |start, dx| {
-            combine2(level, dx, &kept[start..], &dy[start..], |_, kept, dy| df(kept, dy));
-        }),
-        Grad::Add(dx) => chunks_mut(contiguous_mut(dx), |start, dx| {
-            combine2(level, dx, &kept[start..], &dy[start..], |dx, kept, dy| dx + df(kept, dy));
-        }),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::rng::Key;
 /// The most inputs that one node takes.
 pub const MAX_INPUTS: usize = 8;
 /// The most parameters, states or saved tensors of one node.
-pub const MAX_PARAMS: usize = 4;
+pub const MAX_PARAMS: usize = 8;
 
 /// A read view of one activation for `n` images: `[n, h, w, c]`, contiguous.
 pub type View<'a, E> = ArrayView4<'a, E>;
@@ -205,8 +205,19 @@ pub enum Init {
     Constant(f64),
     /// Uniform in `±bound`.
     Uniform(f64),
+    /// Uniform from the first number to the second.
+    Between(f64, f64),
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
+    /// A random direction: standard normals, divided by the root of the sum of their squares.
+    Direction,
+    /// The values that the layer's parameter `of` gets by `Uniform(bound)`, each 3×3 kernel turned by 90° clockwise.
+    Turned {
+        /// The other parameter's name behind the layer's path.
+        of: &'static str,
+        /// Its bound.
+        bound: f64,
+    },
 }
 
 impl Init {
@@ -220,14 +231,34 @@ impl Init {
         Init::Normal((2.0 / fan.max(1) as f64).sqrt())
     }
 
-    /// The `i`-th value (in the order of PyTorch's files) of the parameter that `key` names.
-    pub fn value(self, key: Key, i: usize) -> f64 {
-        let mut stream = key.with(i as u64).stream();
-        match self {
-            Init::Constant(value) => value,
-            Init::Uniform(bound) => stream.uniform(-bound, bound),
-            Init::Normal(std) => std * stream.normal(),
-        }
+    /// The values of a parameter of `len` values, drawn from `key`, which names it ([`Init::Turned`]: the other one), by index in the order of PyTorch's files.
+    ///
+    /// ```
+    /// use handgrad::ops::Init;
+    /// use handgrad::rng::Key;
+    /// let value = Init::Direction.values(Key::new(1), 100);
+    /// let squares: f64 = (0..100).map(|i| value(i).powi(2)).sum();
+    /// assert!((squares - 1.0).abs() < 1e-12);
+    /// ```
+    pub fn values(self, key: Key, len: usize) -> impl Fn(usize) -> f64 {
+        let draw = move |i: usize| {
+            // What is turned comes from row 2 − column, column row.
+            let from = if let Init::Turned { .. } = self { i - i % 9 + 3 * (2 - i % 3) + i % 9 / 3 } else { i };
+            let mut stream = key.with(from as u64).stream();
+            match self {
+                Init::Constant(value) => value,
+                Init::Uniform(bound) => stream.uniform(-bound, bound),
+                Init::Between(low, high) => stream.uniform(low, high),
+                Init::Normal(std) => std * stream.normal(),
+                Init::Direction => stream.normal(),
+                Init::Turned { bound, .. } => stream.uniform(-bound, bound),
+            }
+        };
+        let norm = match self {
+            Init::Direction => (0..len).map(|i| draw(i).powi(2)).sum::<f64>().sqrt(),
+            _ => 1.0,
+        };
+        move |i| draw(i) / norm
     }
 }
 

@@ -72,13 +72,29 @@ register! {
     scale::Scale,
     /// Product of a map with a factor per channel.
     channel_scale::ChannelScale,
+    /// Self-attention without softmax.
+    self_attention::SelfAttention,
+    /// A convolution whose kernel turns with the place.
+    twist::Twist,
+    /// A grouped convolution with permuted groups and a twist.
+    conv_twist::ConvTwist,
+    /// Blurs a map and halves its size.
+    blur::Blur,
+    /// Channels of several maps side by side.
+    concat::Concat,
+    /// Channels dealt out anew.
+    channel_shuffle::ChannelShuffle,
     /// A map as a vector.
     flatten::Flatten,
     /// Random zeros in training.
     dropout::Dropout,
+    /// Whole images become zero in training.
+    drop_path::DropPath,
     /// Softmax and cross-entropy on dense targets.
     cross_entropy::SoftmaxCrossEntropy,
 }
 
 pub use adaptive_pool::Reduce;
 pub use batch_norm::Statistics;
+pub use conv_twist::{GroupOrder, Twisting};
+pub use twist::{Coordinates, TwistGradient};

@@ -6,8 +6,8 @@ use handgrad::graph::Shape;
 use handgrad::ops::cases::Case;
 use handgrad::ops::conformance::{Delivery, Operands, Passes, Run, run};
 use handgrad::ops::{
-    Activation, AdaptivePool, AvgPool, BatchNorm, Conv2d, Dropout, Layout, Linear, MaxPool, OpSpec, Reduce,
-    SoftmaxCrossEntropy, Statistics, Window,
+    Activation, AdaptivePool, AvgPool, BatchNorm, Conv2d, DropPath, Dropout, Layout, Linear, MaxPool, OpSpec,
+    ParamSpec, Reduce, SoftmaxCrossEntropy, Statistics, Window,
 };
 use serde_json::Value;
 
@@ -121,6 +121,60 @@ fn ops_do_as_pytorch_does() {
         }
     }
     assert!(seen > 10, "only {seen} ops in the fixtures");
+}
+
+/// Output, gradients and state of one layer of the fixtures.
+fn layer_as_pytorch<B: Host>(fixtures: &Fixtures, name: &str, settings: &Value, tolerance: f64) {
+    let spec: OpSpec = serde_json::from_value(settings["op"].clone()).unwrap();
+    let dims: Vec<Vec<usize>> = settings["inputs"].as_array().unwrap().iter().map(sizes).collect();
+    let shapes: Vec<Shape> = dims.iter().map(|x| Shape::new(x[2], x[3], x[1])).collect();
+    let case = Case::new(spec, &shapes, dims[0][0]);
+    let op = case.op.op();
+    let y = op.output(&shapes).unwrap();
+    let y = [dims[0][0], y.c, y.h, y.w];
+    let draw = |what: &str, len: usize| uniform(&format!("layers/{name}/{what}"), len, 1.0);
+    let values = |specs: &[ParamSpec]| -> Vec<Vec<f64>> {
+        let fill = |spec: &ParamSpec| {
+            let mut values = draw(spec.name, spec.layout.len());
+            if spec.name == "radii" {
+                values.iter_mut().for_each(|v| *v = 1.0 + *v / 2.0);
+            }
+            ours(&spec.layout, &values)
+        };
+        specs.iter().map(fill).collect()
+    };
+    let (params, states) = (op.params(&shapes), op.states(&shapes));
+    let x = dims.iter().enumerate().map(|(i, dims)| nhwc(&draw(&format!("x{i}"), dims.iter().product()), dims));
+    let x: Vec<Vec<f64>> = x.collect();
+    let dy = nhwc(&draw("dy", y.iter().product()), &y);
+    let operands = Operands::new(&case, x.clone(), values(&params), values(&states), dy.clone());
+    let passes = pass::<B>(&case, &operands, Run::Train);
+    let at = |what: &str| fixtures.get(&format!("layers/{name}/{what}"));
+    let what = |part: &str| format!("{} {name}: {part}", B::NAME);
+    agree(&what("y"), &passes.y, &nhwc(&at("y"), &y), tolerance);
+    for (i, (dx, dims)) in passes.dx.iter().zip(&dims).enumerate() {
+        agree(&what(&format!("dx{i}")), dx, &nhwc(&at(&format!("dx{i}")), dims), tolerance);
+    }
+    for (spec, gradient) in params.iter().zip(&passes.dparams) {
+        let key = format!("d{}", spec.name);
+        agree(&what(&key), gradient, &ours(&spec.layout, &at(&key)), tolerance);
+    }
+    for (spec, state) in states.iter().zip(&passes.states) {
+        agree(&what(spec.name), state, &ours(&spec.layout, &at(spec.name)), tolerance);
+    }
+    let operands = Operands::new(&case, x, values(&params), passes.states.clone(), dy);
+    let eval = pass::<B>(&case, &operands, Run::Eval);
+    agree(&what("y of evaluation"), &eval.y, &nhwc(&at("y_eval"), &y), tolerance);
+    assert_eq!(eval.states, passes.states, "evaluation leaves state alone");
+}
+
+#[test]
+fn layers_do_as_pytorch_does() {
+    let fixtures = Fixtures::load();
+    for (name, settings) in fixtures.golden["layers"].as_object().unwrap() {
+        layer_as_pytorch::<Reference>(&fixtures, name, settings, 1e-12);
+        layer_as_pytorch::<Cpu>(&fixtures, name, settings, 1e-5);
+    }
 }
 
 fn batch_norm_as_pytorch<B: Host>(tolerance: f64) {
@@ -314,6 +368,25 @@ fn dropout_on<B: Host>() {
 fn dropout_keeps_the_mean() {
     dropout_on::<Reference>();
     dropout_on::<Cpu>();
+}
+
+fn drop_path_on<B: Host>() {
+    let (p, len, images) = (0.2, 3, 20_000);
+    let case = Case::new(DropPath { p }, &[Shape::flat(len)], images);
+    let operands = plain(&case, vec![vec![1.0; len * images]], vec![3.0; len * images]);
+    let passes = pass::<B>(&case, &operands, Run::Train);
+    let kept = passes.y.iter().filter(|&&y| y != 0.0).count() as f64 / (len * images) as f64;
+    assert!((kept - 0.8).abs() < 0.02, "{kept} of the images are kept"); // seven standard deviations
+    assert!(passes.y.chunks(len).all(|y| y.iter().all(|v| v == &y[0])), "an image is kept or dropped as a whole");
+    assert!(passes.y.iter().all(|&y| y == 0.0 || (y - 1.25).abs() < 1e-6), "kept values are divided by 1 − p");
+    assert!(passes.dx[0].iter().zip(&passes.y).all(|(dx, y)| (dx - 3.0 * y).abs() < 1e-5), "the same images backward");
+    assert!(pass::<B>(&case, &operands, Run::Eval).y.iter().all(|&y| y == 1.0), "evaluation keeps everything");
+}
+
+#[test]
+fn drop_path_keeps_the_mean() {
+    drop_path_on::<Reference>();
+    drop_path_on::<Cpu>();
 }
 
 fn linear_on<B: Host>() {

@@ -1,4 +1,5 @@
-//! Linear layers: a convolution over images of one pixel, so that the same tiles serve.
+//! Linear layers, and with them products of matrices: a convolution over images of one pixel, so that the same tiles
+//! serve.
 //!
 //! Weights are `[inputs][outputs]`. For a few rows (batch 1 above all) the weights are read where they lie, once,
 //! which is all that a product of that shape can hope for.
@@ -92,4 +93,55 @@ pub fn weight_gradient(
     scratch: &mut [f32],
 ) {
     conv::weight_gradient(level, &geometry.as_convolution(), n, x, dy, dw, add, scratch);
+}
+
+/// The sizes of a product of matrices, all row-major: `rows × inner` times `inner × columns`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Product {
+    /// Rows of the result.
+    pub rows: usize,
+    /// Terms of each sum.
+    pub inner: usize,
+    /// Columns of the result.
+    pub columns: usize,
+}
+
+/// ```
+/// use handgrad::backend::cpu::gemm::Product;
+/// use handgrad::backend::cpu::simd::Level;
+/// let (level, sizes) = (Level::best(), Product { rows: 1, inner: 2, columns: 2 });
+/// let (a, b) = ([1.0, 10.0], [1.0, 2.0, 3.0, 4.0]);
+/// let (mut c, mut scratch) = ([0.0; 2], vec![0.0; sizes.scratch(level)]);
+/// sizes.ab(level, &a, &b, &mut c, false, &mut scratch);
+/// assert_eq!(c, [31.0, 42.0]);
+/// sizes.abt(level, &a, &b, &mut c, true, &mut scratch); // b as the transpose of a 2 × 2 matrix, added
+/// assert_eq!(c, [52.0, 85.0]);
+/// ```
+impl Product {
+    /// Scratch floats that each of the three products needs.
+    pub fn scratch(&self, level: Level) -> usize {
+        let Product { rows, inner, columns } = *self;
+        let straight = forward_scratch(level, &LinearGeometry { inputs: inner, outputs: columns }, rows);
+        let abt = input_gradient_scratch(level, &LinearGeometry { inputs: columns, outputs: inner }, rows);
+        let atb = weight_gradient_scratch(level, &LinearGeometry { inputs: rows, outputs: columns }, inner);
+        straight.max(abt).max(atb)
+    }
+
+    /// c `[rows, columns]` = a `[rows, inner]` · b `[inner, columns]`, written or added.
+    pub fn ab(&self, level: Level, a: &[f32], b: &[f32], c: &mut [f32], add: bool, scratch: &mut [f32]) {
+        let geometry = LinearGeometry { inputs: self.inner, outputs: self.columns };
+        forward(level, &geometry, self.rows, a, b, c, Epilogue { accumulate: add, ..Epilogue::NONE }, scratch);
+    }
+
+    /// c `[rows, columns]` = a `[rows, inner]` · bᵀ, b `[columns, inner]`, written or added.
+    pub fn abt(&self, level: Level, a: &[f32], b: &[f32], c: &mut [f32], add: bool, scratch: &mut [f32]) {
+        let geometry = LinearGeometry { inputs: self.columns, outputs: self.inner };
+        input_gradient(level, &geometry, self.rows, a, b, c, add, scratch);
+    }
+
+    /// c `[rows, columns]` = aᵀ · b, a `[inner, rows]`, b `[inner, columns]`, written or added.
+    pub fn atb(&self, level: Level, a: &[f32], b: &[f32], c: &mut [f32], add: bool, scratch: &mut [f32]) {
+        let geometry = LinearGeometry { inputs: self.rows, outputs: self.columns };
+        weight_gradient(level, &geometry, self.inner, a, b, c, add, scratch);
+    }
 }

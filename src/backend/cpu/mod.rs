@@ -9,3 +9,5 @@ pub mod math;
 pub mod simd;
 mod threads;
 mod tile;
+
+pub(crate) use threads::alone;

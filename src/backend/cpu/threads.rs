@@ -1,6 +1,7 @@
 //! Work items over the current rayon pool, and the one type through which they write disjoint parts of a buffer.
 
 use rayon::prelude::*;
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -21,9 +22,28 @@ pub(super) fn part(total: usize, parts: usize, index: usize) -> Range<usize> {
     cut(index)..cut(index + 1)
 }
 
-/// Runs `task(0..items)`, in parallel on the current rayon pool when there is more than one.
+thread_local! {
+    /// Whether this thread does all items of a call itself.
+    static ALONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`, whose kernels then stay on this thread: for callers that have dealt larger parts to all threads.
+pub(crate) fn alone<R>(work: impl FnOnce() -> R) -> R {
+    /// Sets the flag back, also when a test's `work` panics.
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ALONE.set(self.0);
+        }
+    }
+    let _restore = Restore(ALONE.replace(true));
+    work()
+}
+
+/// Runs `task(0..items)`, in parallel on the current rayon pool when there is more than one and the thread is not to
+/// work [`alone`].
 pub(super) fn for_each_item(items: usize, task: impl Fn(usize) + Sync + Send) {
-    if items <= 1 || rayon::current_num_threads() <= 1 {
+    if items <= 1 || ALONE.get() || rayon::current_num_threads() <= 1 {
         (0..items).for_each(task);
     } else {
         (0..items).into_par_iter().with_max_len(1).for_each(task);
@@ -81,6 +101,13 @@ mod tests {
             }
             assert_eq!(next, total);
         }
+    }
+
+    #[test]
+    fn a_thread_alone_hands_nothing_over() {
+        let here = std::thread::current().id();
+        alone(|| for_each_item(50, |_| assert_eq!(std::thread::current().id(), here)));
+        assert!(!ALONE.get());
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Op for ChannelScale {
 
     fn output(&self, inputs: &[Shape]) -> Result<Shape, Mismatch> {
         match inputs {
-            [x, s] if *s == Shape::flat(x.c) => Ok(*x),
+            [x, s] if s.same_dims(Shape::flat(x.c)) => Ok(*x),
             [x, s] => Err(Mismatch::new(format!("a map {x} and factors {s}"), format!("factors {}", Shape::flat(x.c)))),
             _ => Err(Mismatch::new(format!("{} inputs", inputs.len()), "two inputs, a map and a factor per channel")),
         }

@@ -5,7 +5,8 @@ use crate::graph::Shape;
 use crate::ops::{Backward, Forward, Kernel};
 
 impl Conv2d {
-    fn geometry(&self, input: Shape, output: Shape) -> ConvGeometry {
+    /// As the kernels see it.
+    pub(in crate::ops) fn geometry(&self, input: Shape, output: Shape) -> ConvGeometry {
         ConvGeometry {
             in_h: input.h,
             in_w: input.w,

@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use ndarray::s;
+use ndarray::{ArrayView4, ArrayViewMut4, s};
 
 use super::Conv2d;
 use crate::backend::Reference;
@@ -24,71 +24,86 @@ impl Conv2d {
         }
     }
 
-    /// The output channels that read a channel of x, and the first of their weights for a cell: the others follow it.
-    fn readers(&self, tap: usize, channel: usize, cin: usize) -> (Range<usize>, usize) {
-        let cout = self.channels / self.groups;
+    /// The output channels that read a channel of x, and the first of their weights in a cell: the others follow it.
+    fn readers(&self, tap: usize, channel: usize, channels: usize) -> (Range<usize>, usize) {
+        let (cin, cout) = (channels / self.groups, self.channels / self.groups);
         let (group, channel_of_group) = (channel / cin, channel % cin);
         let outputs = group * cout..(group + 1) * cout;
         let weight = (tap * cin + channel_of_group) * self.channels + outputs.start;
         (outputs, weight)
     }
-}
 
-impl Kernel<Reference> for Conv2d {
-    fn forward(&self, mut io: Forward<'_, f64>) {
-        let (x, w, y) = (&io.x[0], io.params[0], &mut io.y);
-        for ((_, _, _, q), y) in y.indexed_iter_mut() {
-            *y = if self.bias { io.params[1][q] } else { 0.0 };
-        }
+    /// y += x ∗ w, for this and other ops that convolve.
+    pub(in crate::ops) fn add_convolved(&self, x: &ArrayView4<'_, f64>, w: &[f64], y: &mut ArrayViewMut4<'_, f64>) {
         let (images, oh, ow, _) = y.dim();
-        let (_, h, width, channels) = x.dim();
-        let cin = channels / self.groups;
-        self.for_each_tap((images, Shape::new(h, width, channels)), (oh, ow), |at, [n, oh, ow], tap| {
-            let mut y = y.slice_mut(s![n, oh, ow, ..]);
+        self.for_each_tap((images, shape(x)), (oh, ow), |at, out, tap| {
+            let x = x.slice(s![at[0], at[1], at[2], ..]);
+            let mut y = y.slice_mut(s![out[0], out[1], out[2], ..]);
             let y = y.as_slice_mut().expect("maps are contiguous");
-            for (channel, x) in x.slice(s![at[0], at[1], at[2], ..]).iter().enumerate() {
-                let (outputs, weight) = self.readers(tap, channel, cin);
-                y[outputs].iter_mut().zip(&w[weight..]).for_each(|(y, w)| *y += w * x);
+            for (channel, &value) in x.iter().enumerate() {
+                let (outputs, weight) = self.readers(tap, channel, x.len());
+                y[outputs].iter_mut().zip(&w[weight..]).for_each(|(y, w)| *y += w * value);
             }
         });
     }
 
-    fn backward(&self, mut io: Backward<'_, f64>) {
-        let (x, dy, w) = (&io.x[0], &io.dy, io.params[0]);
+    /// dw += what dy makes of x.
+    pub(in crate::ops) fn add_dw(&self, x: &ArrayView4<'_, f64>, dy: &ArrayView4<'_, f64>, dw: &mut [f64]) {
         let (images, oh, ow, _) = dy.dim();
-        let (_, h, width, channels) = x.dim();
-        let cin = channels / self.groups;
-        let pass = (images, Shape::new(h, width, channels));
-
-        let dw = &mut io.dparams[0];
-        if !dw.add {
-            dw.values.fill(0.0);
-        }
-        self.for_each_tap(pass, (oh, ow), |at, out, tap| {
+        self.for_each_tap((images, shape(x)), (oh, ow), |at, out, tap| {
+            let x = x.slice(s![at[0], at[1], at[2], ..]);
             let dy = dy.slice(s![out[0], out[1], out[2], ..]);
             let dy = dy.as_slice().expect("maps are contiguous");
-            for (channel, x) in x.slice(s![at[0], at[1], at[2], ..]).iter().enumerate() {
-                let (outputs, weight) = self.readers(tap, channel, cin);
-                dy[outputs].iter().zip(&mut dw.values[weight..]).for_each(|(dy, dw)| *dw += x * dy);
+            for (channel, &value) in x.iter().enumerate() {
+                let (outputs, weight) = self.readers(tap, channel, x.len());
+                dy[outputs].iter().zip(&mut dw[weight..]).for_each(|(dy, dw)| *dw += value * dy);
             }
         });
+    }
 
-        if self.bias {
-            let db = &mut io.dparams[1];
-            if !db.add {
-                db.values.fill(0.0);
-            }
-            dy.indexed_iter().for_each(|((_, _, _, q), dy)| db.values[q] += dy);
-        }
-
-        let Some(dx) = io.dx[0].sum() else { return };
-        self.for_each_tap(pass, (oh, ow), |at, out, tap| {
+    /// dx += what dy makes of w.
+    pub(in crate::ops) fn add_dx(&self, w: &[f64], dy: &ArrayView4<'_, f64>, dx: &mut ArrayViewMut4<'_, f64>) {
+        let (images, oh, ow, _) = dy.dim();
+        self.for_each_tap((images, shape(&dx.view())), (oh, ow), |at, out, tap| {
             let dy = dy.slice(s![out[0], out[1], out[2], ..]);
             let dy = dy.as_slice().expect("maps are contiguous");
-            for (channel, dx) in dx.slice_mut(s![at[0], at[1], at[2], ..]).iter_mut().enumerate() {
-                let (outputs, weight) = self.readers(tap, channel, cin);
+            let mut dx = dx.slice_mut(s![at[0], at[1], at[2], ..]);
+            let channels = dx.len();
+            for (channel, dx) in dx.iter_mut().enumerate() {
+                let (outputs, weight) = self.readers(tap, channel, channels);
                 *dx += dy[outputs].iter().zip(&w[weight..]).map(|(dy, w)| dy * w).sum::<f64>();
             }
         });
+    }
+}
+
+fn shape(x: &ArrayView4<'_, f64>) -> Shape {
+    let (_, h, w, c) = x.dim();
+    Shape::new(h, w, c)
+}
+
+impl Kernel<Reference> for Conv2d {
+    fn forward(&self, mut io: Forward<'_, f64>) {
+        for ((_, _, _, q), y) in io.y.indexed_iter_mut() {
+            *y = if self.bias { io.params[1][q] } else { 0.0 };
+        }
+        self.add_convolved(&io.x[0], io.params[0], &mut io.y);
+    }
+
+    fn backward(&self, mut io: Backward<'_, f64>) {
+        let dy = io.dy.view();
+        for dparam in &mut io.dparams {
+            if !dparam.add {
+                dparam.values.fill(0.0);
+            }
+        }
+        self.add_dw(&io.x[0], &dy, io.dparams[0].values);
+        if self.bias {
+            let db = &mut io.dparams[1];
+            dy.indexed_iter().for_each(|((_, _, _, q), dy)| db.values[q] += dy);
+        }
+        if let Some(dx) = io.dx[0].sum() {
+            self.add_dx(io.params[0], &dy, dx);
+        }
     }
 }
