@@ -117,7 +117,11 @@ impl Piece {
 /// One used parameter.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
+    pub offset: usize,
+    pub len: usize,
     pub group: usize,
+    /// See [`ParamEntry::matrix`].
+    pub matrix: Option<(usize, usize)>,
     /// Its pieces among those of the table.
     pub pieces: Range<usize>,
 }
@@ -165,7 +169,7 @@ impl ParamTable {
             let first = table.pieces.len();
             table.pieces.extend(cut(e, group));
             let pieces = first..table.pieces.len();
-            table.places.push(Place { group, pieces });
+            table.places.push(Place { offset: e.offset, len: e.len, group, matrix: e.matrix, pieces });
         }
         Ok(table)
     }
@@ -248,6 +252,10 @@ fn check_places(sorted: &[ParamEntry<'_>], len: usize) -> Result<()> {
             Some(end) if end <= len => end,
             _ => return Err(Error::new(ErrorKind::Shape, e.name, place()).expected(format!("an end within {len}"))),
         };
+        if let Some((inputs, outputs)) = e.matrix.filter(|(i, o)| i.checked_mul(*o) != Some(e.len)) {
+            let expected = format!("as many as a matrix of {inputs} × {outputs} has");
+            return Err(Error::new(ErrorKind::Shape, e.name, place()).expected(expected));
+        }
     }
     Ok(())
 }
@@ -464,6 +472,7 @@ mod tests {
         assert_eq!(kind(&[entry("a", 1, usize::MAX)], &[]), ErrorKind::Shape);
         assert_eq!(kind(&[entry("a", 0, 4), entry("b", 3, 2)], &[]), ErrorKind::Shape);
         let a = [entry("a", 0, 8)];
+        assert_eq!(kind(&[ParamEntry { matrix: Some((3, 2)), ..a[0] }], &[]), ErrorKind::Shape);
         assert_eq!(kind(&a, &[rule("b*")]), ErrorKind::Usage);
         assert_eq!(kind(&a, &[GroupRule { lr_scale: f64::NAN, ..rule("a") }]), ErrorKind::Usage);
         assert_eq!(kind(&a, &[GroupRule { weight_decay: Some(-1.0), ..rule("a") }]), ErrorKind::Usage);

@@ -34,6 +34,7 @@ fn all<E: Real>() -> Vec<(&'static str, Make<E>)> {
             Box::new(RmsProp::new(config, table).unwrap())
         }),
         ("lamb", |table| Box::new(Lamb::new(AdamConfig::fastai(0.1), table).unwrap())),
+        ("muon", |table| Box::new(Muon::new(MuonConfig::DEFAULT, table).unwrap())),
         ("ranger", |table| {
             let radam = Adam::new(AdamConfig::ranger(0.1), table).unwrap();
             Box::new(Lookahead::new(Box::new(radam), 6, 0.5).unwrap())
@@ -154,7 +155,7 @@ fn bits_do_not_depend_on_threads() {
     for (name, make) in all::<f32>() {
         let run = |threads| {
             let table = entries.map(|(offset, len, name)| ParamEntry::vector(name, offset, len));
-            let frozen = [ParamEntry::vector("frozen", 145_000, 1000)];
+            let frozen = [ParamEntry { matrix: Some((25, 40)), ..ParamEntry::vector("frozen", 145_000, 1000) }];
             let table = ParamTable::new(table.into_iter().chain(frozen), n, &rules).unwrap();
             let mut optimizer = make(table);
             let mut values = start.clone();

@@ -25,7 +25,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-pub use optimizer::{AdamKeys, DecayKind, GroupRecipe, LookaheadKeys, Method, OptimizerRecipe, RAdamKeys};
+pub use optimizer::{AdamKeys, DecayKind, GroupRecipe, LookaheadKeys, Method, MuonKeys, OptimizerRecipe, RAdamKeys};
 pub use phase::{Length, Phase};
 pub use sections::{Augment, DataRecipe, ModelRecipe, Normalise, NormaliseBy, Precision, TrainRecipe};
 pub use suggest::nearest;

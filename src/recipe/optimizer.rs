@@ -8,7 +8,8 @@ use super::reader::{ABOVE_ZERO, Section};
 use crate::Result;
 use crate::backend::Real;
 use crate::optim::{
-    Adam, AdamConfig, Decay, GroupRule, Lamb, Lookahead, Optimizer, ParamTable, RmsProp, RmsPropConfig, Sgd, SgdConfig,
+    Adam, AdamConfig, Decay, GroupRule, Lamb, Lookahead, Muon, MuonConfig, Optimizer, ParamTable, RmsProp,
+    RmsPropConfig, Sgd, SgdConfig,
 };
 
 /// `[optimizer]`: how gradients become steps. Each phase starts a new optimizer with these settings.
@@ -68,6 +69,29 @@ pub enum Method {
         /// See [`RmsPropConfig::divide_first`].
         divide_first: bool,
     },
+    /// [`Muon`].
+    Muon(MuonKeys),
+}
+
+/// What Muon has; see [`MuonConfig`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct MuonKeys {
+    /// μ in `[0, 1)`.
+    pub momentum: f64,
+    /// Look ahead along the moment.
+    pub nesterov: bool,
+    /// Steps of the iteration.
+    pub ns_steps: u32,
+    /// Scale steps to the size of Adam's.
+    pub match_rms: bool,
+    /// The factor on the learning rate of what is no hidden matrix.
+    pub adam_lr_scale: f64,
+    /// Its β₁.
+    pub adam_momentum: f64,
+    /// Its β₂.
+    pub adam_sqr_momentum: f64,
+    /// Its ε.
+    pub adam_eps: f64,
 }
 
 /// What Adam, rectified or not, and its like have.
@@ -114,9 +138,10 @@ enum Name {
     Ranger,
     Lamb,
     RmsProp,
+    Muon,
 }
 
-const NAMES: [(&str, Name); 7] = [
+const NAMES: [(&str, Name); 8] = [
     ("sgd", Name::Sgd),
     ("rmsprop", Name::RmsProp),
     ("adam", Name::Adam),
@@ -124,6 +149,7 @@ const NAMES: [(&str, Name); 7] = [
     ("radam", Name::RAdam),
     ("ranger", Name::Ranger),
     ("lamb", Name::Lamb),
+    ("muon", Name::Muon),
 ];
 
 /// The two kinds of [`Decay`].
@@ -161,6 +187,7 @@ impl OptimizerRecipe {
             Name::Adam | Name::AdamW => (0.01, DecayKind::Decoupled, None),
             Name::RAdam | Name::Lamb | Name::RmsProp => (0.0, DecayKind::Decoupled, None),
             Name::Ranger => (0.01, DecayKind::Decoupled, Some(6)),
+            Name::Muon => (MuonConfig::DEFAULT.weight_decay, DecayKind::Decoupled, None),
         };
         let mut optimizer = OptimizerRecipe {
             method: Method::read(&mut s, name)?,
@@ -172,6 +199,11 @@ impl OptimizerRecipe {
             accumulate: s.count("accumulate", 1, 1..=65_536)?,
             groups: Vec::new(),
         };
+        if let (Method::Muon(_), DecayKind::Coupled) = (optimizer.method, optimizer.decay) {
+            return Err(s
+                .error("decay", "\"coupled\" for muon, whose steps forget a gradient's size")
+                .expected("decoupled"));
+        }
         optimizer.groups = s.sections("group")?.into_iter().map(GroupRecipe::read).collect::<Result<_>>()?;
         s.finish()?;
         Ok(optimizer)
@@ -206,6 +238,14 @@ impl OptimizerRecipe {
                 let config = RmsPropConfig { momentum, sqr_momentum, eps, divide_first, decay };
                 Box::new(RmsProp::new(config, table)?)
             }
+            Method::Muon(keys) => {
+                let MuonKeys { momentum, nesterov, ns_steps, match_rms, adam_lr_scale, .. } = keys;
+                let (momentum1, eps) = (keys.adam_momentum, keys.adam_eps);
+                let adam = adam(AdamKeys { momentum: momentum1, sqr_momentum: keys.adam_sqr_momentum, eps });
+                let weight_decay = self.weight_decay;
+                let config = MuonConfig { momentum, nesterov, ns_steps, match_rms, weight_decay, adam, adam_lr_scale };
+                Box::new(Muon::new(config, table)?)
+            }
         };
         match self.lookahead {
             Some(LookaheadKeys { k, alpha }) => Ok(Box::new(Lookahead::new(fast, k, alpha)?)),
@@ -213,12 +253,12 @@ impl OptimizerRecipe {
         }
     }
 
-    /// How many buffers as long as all parameters the optimizer keeps.
+    /// How many buffers as long as all parameters the optimizer keeps. Muon's work on its largest matrix is not counted.
     pub fn moments(&self) -> usize {
         let own = match self.method {
             Method::Sgd { momentum, .. } => usize::from(momentum > 0.0),
             Method::RmsProp { momentum, .. } => 1 + usize::from(momentum > 0.0),
-            Method::Adam(_) | Method::AdamW(_) | Method::RAdam(_) | Method::Ranger(_) | Method::Lamb(_) => 2,
+            _ => 2,
         };
         own + usize::from(self.lookahead.is_some())
     }
@@ -255,6 +295,7 @@ impl Method {
             Name::AdamW => Method::AdamW(AdamKeys::read(s, AdamConfig::adamw(0.0))?),
             Name::RAdam => Method::RAdam(RAdamKeys::read(s, AdamConfig::radam(0.0))?),
             Name::Ranger => Method::Ranger(RAdamKeys::read(s, AdamConfig::ranger(0.0))?),
+            Name::Muon => Method::Muon(MuonKeys::read(s)?),
             Name::Lamb => Method::Lamb(AdamKeys::read(s, AdamConfig::fastai(0.0))?),
             Name::RmsProp => {
                 let default = RmsPropConfig::DEFAULT;
@@ -285,6 +326,22 @@ impl RAdamKeys {
             adam: AdamKeys::read(s, default)?,
             eps_before_debias: s.flag("eps_before_debias", false)?,
             beta: s.number("beta", 0.0, 0.0..)?,
+        })
+    }
+}
+
+impl MuonKeys {
+    fn read(s: &mut Section<'_>) -> Result<Self> {
+        let default = MuonConfig::DEFAULT;
+        Ok(MuonKeys {
+            momentum: s.number("momentum", default.momentum, 0.0..1.0)?,
+            nesterov: s.flag("nesterov", default.nesterov)?,
+            ns_steps: s.count("ns_steps", default.ns_steps, 1..=99)?,
+            match_rms: s.flag("match_rms", default.match_rms)?,
+            adam_lr_scale: s.number("adam_lr_scale", default.adam_lr_scale, 0.0..)?,
+            adam_momentum: s.number("adam_momentum", default.adam.momentum, 0.0..1.0)?,
+            adam_sqr_momentum: s.number("adam_sqr_momentum", default.adam.sqr_momentum, 0.0..1.0)?,
+            adam_eps: s.number("adam_eps", default.adam.eps, ABOVE_ZERO)?,
         })
     }
 }

@@ -140,6 +140,7 @@ fn wrong_values_name_line_key_and_range() {
         ("momentum = 0.5", "sqr_momentum = 0.9", "optimizer.sqr_momentum: unknown key"),
         ("momentum = 0.5", "name = \"adam\"\neps = 0", "optimizer.eps: 0 (expected a finite number above 0)"),
         ("momentum = 0.5", "name = \"adam\"\nsqr_momentum = 1", "optimizer.sqr_momentum: 1 (expected"),
+        ("momentum = 0.5", "name = \"muon\"\ndecay = \"coupled\"", "optimizer.decay: \"coupled\" for muon"),
         ("momentum = 0.5", "lookahead = 0", "optimizer.lookahead: 0 (expected a whole number from 1"),
         ("momentum = 0.5", "lookahead_alpha = 0.5", "optimizer.lookahead_alpha: unknown key"),
         ("momentum = 0.5", "name = \"ranger\"\nlookahead_alpha = 2", "optimizer.lookahead_alpha: 2 (expected"),
@@ -289,6 +290,16 @@ fn optimizers_have_the_defaults_of_fastai_and_pytorch() {
     let adam = |momentum, sqr_momentum, eps| AdamKeys { momentum, sqr_momentum, eps };
     let radam = |adam, eps_before_debias, beta| RAdamKeys { adam, eps_before_debias, beta };
     let (fastai, ranger) = (adam(0.9, 0.99, 1e-5), adam(0.95, 0.99, 1e-6));
+    let muon = MuonKeys {
+        momentum: 0.95,
+        nesterov: true,
+        ns_steps: 5,
+        match_rms: false,
+        adam_lr_scale: 0.015,
+        adam_momentum: 0.9,
+        adam_sqr_momentum: 0.95,
+        adam_eps: 1e-10,
+    };
     let rmsprop = Method::RmsProp { momentum: 0.0, sqr_momentum: 0.99, eps: 1e-8, divide_first: false };
     for (name, method, wd, moments) in [
         ("adam", Method::Adam(fastai), 0.01, 2),
@@ -297,6 +308,7 @@ fn optimizers_have_the_defaults_of_fastai_and_pytorch() {
         ("ranger", Method::Ranger(radam(ranger, false, 0.0)), 0.01, 3),
         ("lamb", Method::Lamb(fastai), 0.0, 2),
         ("rmsprop", rmsprop, 0.0, 1),
+        ("muon", Method::Muon(muon), 0.1, 2),
     ] {
         let optimizer = read(&format!("name = \"{name}\""));
         assert_eq!((optimizer.method, optimizer.weight_decay, optimizer.moments()), (method, wd, moments));
