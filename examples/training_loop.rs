@@ -12,7 +12,7 @@ use handgrad::graph::{Graph, Shape};
 use handgrad::infer::{Model, in_pool};
 use handgrad::io::model_file::{self, Extra, ModelInfo, Preprocessing};
 use handgrad::ops::{Activation, AdaptivePool, Conv2d, Linear, Reduce};
-use handgrad::optim::{Decay, Optimizer, ParamEntry, ParamTable, Sgd, SgdConfig};
+use handgrad::optim::{Decay, Optimizer, ParamTable, Rates, Sgd, SgdConfig};
 use handgrad::rng::Key;
 use ndarray::{Array2, Array3, Array4, Axis};
 
@@ -61,14 +61,7 @@ fn network() -> handgrad::Result<Graph> {
 }
 
 fn optimizer(engine: &Engine<Cpu>) -> handgrad::Result<Sgd<f32>> {
-    let params = engine.params();
-    let entries = params.table().iter().map(|info| ParamEntry {
-        name: &info.name,
-        offset: info.offset,
-        len: info.len,
-        used: info.used,
-    });
-    let table = ParamTable::new(entries, params.values().len(), &[])?;
+    let table = ParamTable::of(engine.params(), &[])?;
     Sgd::new(SgdConfig { momentum: 0.9, nesterov: true, decay: Decay::Coupled(1e-4) }, table)
 }
 
@@ -82,7 +75,7 @@ fn train(graph: &Graph) -> handgrad::Result<Engine<Cpu>> {
         // A schedule is any function of the step: linear to zero here.
         let lr = 0.1 * (1.0 - step as f64 / STEPS as f64);
         let (values, grads, _) = engine.params_mut().split_mut();
-        sgd.step(values, grads, lr)?;
+        sgd.step(values, grads, Rates::of(lr))?;
         if step % 25 == 0 {
             println!("step {step:>3}  loss {:.4}  {} of {BATCH} right", outcome.loss, outcome.correct);
         }

@@ -23,6 +23,8 @@ pub struct ParamInfo {
     pub len: usize,
     /// Whether a layer on the way to the output uses it: others are never touched, by no optimizer.
     pub used: bool,
+    /// Whether it belongs to a normalisation or is a bias.
+    pub norm_or_bias: bool,
     /// The order of its elements here and in files.
     pub layout: Layout,
 }
@@ -69,9 +71,9 @@ impl<E: Real> Params<E> {
 
     /// The same without memory for gradients, for a model that only predicts: [`Params::grads`] is empty.
     pub(crate) fn without_grads(graph: &Graph) -> Result<Self> {
-        let used = graph.used_params();
-        let (table, len) = tabulate(graph.params(), |i| used[i]);
-        let (state_table, state_len) = tabulate(graph.states(), |_| true);
+        let (used, norm_or_bias) = (graph.used_params(), graph.norm_and_bias_params());
+        let (table, len) = tabulate(graph.params(), |i| (used[i], norm_or_bias[i]));
+        let (state_table, state_len) = tabulate(graph.states(), |_| (true, false));
         Ok(Params {
             values: Arena::new(len)?,
             grads: Arena::new(0)?,
@@ -83,7 +85,8 @@ impl<E: Real> Params<E> {
 
     /// The elements of values (and so of gradients) and of state that a graph needs.
     pub(crate) fn lens(graph: &Graph) -> (usize, usize) {
-        (tabulate(graph.params(), |_| true).1, tabulate(graph.states(), |_| true).1)
+        let len = |params| tabulate(params, |_| (true, false)).1;
+        (len(graph.params()), len(graph.states()))
     }
 
     /// Where each parameter lies.
@@ -186,12 +189,14 @@ fn to_torch<E: Real>(info: &ParamInfo, buffer: &[E]) -> Vec<E> {
     values
 }
 
-fn tabulate(params: &[Param], used: impl Fn(usize) -> bool) -> (Vec<ParamInfo>, usize) {
+/// The table of parameters or states, whose `used` and `norm_or_bias` come from `marks`, and the buffer's length.
+fn tabulate(params: &[Param], marks: impl Fn(usize) -> (bool, bool)) -> (Vec<ParamInfo>, usize) {
     let mut table = Vec::new();
     let mut offset: usize = 0;
     for (i, Param { name, spec }) in params.iter().enumerate() {
         let len = spec.layout.len();
-        table.push(ParamInfo { name: name.clone(), offset, len, used: used(i), layout: spec.layout.clone() });
+        let (used, norm_or_bias) = marks(i);
+        table.push(ParamInfo { name: name.clone(), offset, len, used, norm_or_bias, layout: spec.layout.clone() });
         offset = offset.saturating_add(len).next_multiple_of(ALIGN);
     }
     (table, offset)

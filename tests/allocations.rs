@@ -10,7 +10,7 @@ use handgrad::engine::Engine;
 use handgrad::infer::{Model, in_pool};
 use handgrad::io::model_file::{ModelInfo, Preprocessing};
 use handgrad::models::{self, ModelOptions};
-use handgrad::optim::{Decay, Optimizer, ParamEntry, ParamTable, Sgd, SgdConfig};
+use handgrad::optim::{Decay, Optimizer, ParamTable, Rates, Sgd, SgdConfig};
 use handgrad::rng::Key;
 use ndarray::{Array2, Array4};
 
@@ -95,9 +95,7 @@ fn training_steps_do_not_allocate() {
         let options = ModelOptions { published: false, dropout: 0.2, ..Default::default() };
         let graph = models::build(name, &options).unwrap();
         let mut engine = Engine::<Cpu>::new(&graph, BATCH, 1).unwrap();
-        let infos = engine.params().table().to_vec();
-        let entries = infos.iter().map(|i| ParamEntry { name: &i.name, offset: i.offset, len: i.len, used: i.used });
-        let table = ParamTable::new(entries, engine.params().values().len(), &[]).unwrap();
+        let table = ParamTable::of(engine.params(), &[]).unwrap();
         let config = SgdConfig { momentum: 0.9, nesterov: false, decay: Decay::Coupled(1e-4) };
         let mut sgd = Sgd::<f32>::new(config, table).unwrap();
         let images = images();
@@ -105,7 +103,7 @@ fn training_steps_do_not_allocate() {
         let mut step = || {
             engine.train_step(images.view(), targets.view()).unwrap();
             let (values, grads, _) = engine.params_mut().split_mut();
-            sgd.step(values, grads, 1e-3).unwrap();
+            sgd.step(values, grads, Rates::of(1e-3)).unwrap();
         };
         let count = in_pool(2, || {
             step();

@@ -10,10 +10,10 @@ use handgrad::data::synth::{self, SynthConfig};
 use handgrad::engine::{Accumulate, Engine};
 use handgrad::infer::in_pool;
 use handgrad::models::{self, ModelOptions};
-use handgrad::optim::{Decay, Optimizer, Sgd, SgdConfig, clip_grad_norm};
+use handgrad::optim::{Decay, Optimizer, ParamTable, Rates, Sgd, SgdConfig, clip_grad_norm};
 use handgrad::recipe::Recipe;
 use handgrad::rng::Key;
-use handgrad::train::{self, Event, Job, RunFolder, param_table};
+use handgrad::train::{self, Event, Job, RunFolder};
 use ndarray::{Array2, Array4, s};
 
 /// Counts the calls and the bytes of the whole process.
@@ -59,7 +59,7 @@ fn allocations_of_steps<B: Host>(name: &str, published: bool, batch: usize) -> u
     let graph = models::build(name, &options).unwrap();
     let mut engine = Engine::<B>::new(&graph, batch, 1).unwrap();
     let config = SgdConfig { momentum: 0.9, nesterov: true, decay: Decay::Coupled(1e-4) };
-    let mut sgd = Sgd::new(config, param_table(engine.params(), &[]).unwrap()).unwrap();
+    let mut sgd = Sgd::new(config, ParamTable::of(engine.params(), &[]).unwrap()).unwrap();
     let mut noise = Key::new(2).stream();
     let images = Array4::from_shape_simple_fn((batch, 32, 32, 3), || B::Elem::of(noise.normal()));
     let targets = Array2::from_elem((batch, 10), B::Elem::of(0.1));
@@ -72,7 +72,7 @@ fn allocations_of_steps<B: Host>(name: &str, published: bool, batch: usize) -> u
         }
         let (values, grads, _) = engine.params_mut().split_mut();
         clip_grad_norm(grads, sgd.table(), 1.0).unwrap();
-        sgd.step(values, grads, 1e-3).unwrap();
+        sgd.step(values, grads, Rates::of(1e-3)).unwrap();
         engine.evaluate(images.view(), targets.view()).unwrap();
     };
     in_pool(2, || {

@@ -7,6 +7,9 @@ pub mod parallel;
 use std::fmt::{Debug, Display};
 use std::iter::Sum;
 
+use cpu::conv::Epilogue;
+use cpu::gemm::{self, LinearGeometry};
+
 pub use elementary::Elementary;
 
 /// The numbers a host backend computes with.
@@ -15,6 +18,14 @@ pub trait Real: ndarray::NdFloat + Elementary + Default + Sum + Display + Debug 
     fn of(value: f64) -> Self;
     /// Widens.
     fn wide(self) -> f64;
+    /// y `[m, n]` = x `[m, k]` · w `[k, n]`, on all threads, with at least [`Real::multiply_scratch`] of scratch.
+    fn multiply(mkn: [usize; 3], x: &[Self], w: &[Self], y: &mut [Self], scratch: &mut [Self]);
+    /// The scratch that [`Real::multiply`] needs.
+    fn multiply_scratch(m: usize, k: usize, n: usize) -> usize;
+    /// y `[m, n]` = x `[m, k]` · (w `[n, k]`)ᵀ, with at least [`Real::multiply_transposed_scratch`] of scratch.
+    fn multiply_transposed(mkn: [usize; 3], x: &[Self], w: &[Self], y: &mut [Self], scratch: &mut [Self]);
+    /// The scratch that [`Real::multiply_transposed`] needs.
+    fn multiply_transposed_scratch(m: usize, k: usize, n: usize) -> usize;
 }
 
 impl Real for f32 {
@@ -24,6 +35,20 @@ impl Real for f32 {
     fn wide(self) -> f64 {
         f64::from(self)
     }
+    fn multiply([m, k, n]: [usize; 3], x: &[f32], w: &[f32], y: &mut [f32], scratch: &mut [f32]) {
+        let shape = LinearGeometry { inputs: k, outputs: n };
+        gemm::forward(simd_level(), &shape, m, x, w, y, Epilogue::NONE, scratch);
+    }
+    fn multiply_scratch(m: usize, k: usize, n: usize) -> usize {
+        gemm::forward_scratch(simd_level(), &LinearGeometry { inputs: k, outputs: n }, m)
+    }
+    fn multiply_transposed([m, k, n]: [usize; 3], x: &[f32], w: &[f32], y: &mut [f32], scratch: &mut [f32]) {
+        let shape = LinearGeometry { inputs: n, outputs: k };
+        gemm::input_gradient(simd_level(), &shape, m, x, w, y, false, scratch);
+    }
+    fn multiply_transposed_scratch(m: usize, k: usize, n: usize) -> usize {
+        gemm::input_gradient_scratch(simd_level(), &LinearGeometry { inputs: n, outputs: k }, m)
+    }
 }
 
 impl Real for f64 {
@@ -32,6 +57,27 @@ impl Real for f64 {
     }
     fn wide(self) -> f64 {
         self
+    }
+    fn multiply([_, k, n]: [usize; 3], x: &[f64], w: &[f64], y: &mut [f64], _scratch: &mut [f64]) {
+        for (x, y) in x.chunks(k).zip(y.chunks_mut(n)) {
+            y.fill(0.0);
+            for (x, w) in x.iter().zip(w.chunks(n)) {
+                y.iter_mut().zip(w).for_each(|(y, w)| *y += x * w);
+            }
+        }
+    }
+    fn multiply_scratch(_: usize, _: usize, _: usize) -> usize {
+        0
+    }
+    fn multiply_transposed([_, k, n]: [usize; 3], x: &[f64], w: &[f64], y: &mut [f64], _scratch: &mut [f64]) {
+        for (x, y) in x.chunks(k).zip(y.chunks_mut(n)) {
+            for (w, y) in w.chunks(k).zip(y) {
+                *y = x.iter().zip(w).map(|(x, w)| x * w).sum();
+            }
+        }
+    }
+    fn multiply_transposed_scratch(_: usize, _: usize, _: usize) -> usize {
+        0
     }
 }
 

@@ -9,11 +9,10 @@ use super::backend::{Backend, in_pool, threads};
 use super::out;
 use crate::backend::{Cpu, Host, Real, Reference};
 use crate::engine::Engine;
-use crate::optim::{Optimizer, Sgd};
+use crate::optim::{ParamTable, Rates};
 use crate::plan::require_memory;
 use crate::recipe::{Precision, Recipe};
 use crate::rng::Key;
-use crate::train::param_table;
 use crate::{Error, ErrorKind, Result};
 
 #[derive(clap::Args)]
@@ -88,10 +87,12 @@ fn measure<B: Host>(args: &Args) -> Result<Measured> {
     // Parameters' moments and random inputs beside what the engine takes.
     let params = graph.params().iter().map(|param| param.spec.layout.len()).sum::<usize>();
     let inputs = size.saturating_mul(size).saturating_mul(3).saturating_add(classes).saturating_mul(batch);
-    let ours = params.saturating_add(inputs).saturating_mul(size_of::<B::Elem>());
+    let ours =
+        params.saturating_mul(recipe.optimizer.moments()).saturating_add(inputs).saturating_mul(size_of::<B::Elem>());
     require_memory(Engine::<B>::bytes_for(&graph, batch)?.saturating_add(ours))?;
     let mut engine = Engine::<B>::new(&graph, batch, 0)?;
-    let mut optimizer = Sgd::new(recipe.optimizer.sgd(), param_table(engine.params(), &recipe.optimizer.rules())?)?;
+    let table = ParamTable::of(engine.params(), &recipe.optimizer.rules())?;
+    let mut optimizer = recipe.optimizer.build::<B::Elem>(table)?;
     let peak_bytes = engine.bytes() + optimizer.moments().iter().map(|(_, moment)| size_of_val(*moment)).sum::<usize>();
 
     let mut noise = Key::new(1).stream();
@@ -101,7 +102,7 @@ fn measure<B: Host>(args: &Args) -> Result<Measured> {
     let train = rate(args.seconds, || {
         engine.train_step(images.view(), targets.view())?;
         let (values, grads, _) = engine.params_mut().split_mut();
-        optimizer.step(values, grads, 1e-9)
+        optimizer.step(values, grads, Rates::of(1e-9))
     })?;
     let infer = rate(args.seconds, || engine.evaluate(images.view(), targets.view()).map(drop))?;
     let one = (images.slice(s![..1, .., .., ..]), targets.slice(s![..1, ..]));

@@ -289,6 +289,15 @@ impl Graph {
         used
     }
 
+    /// Parameters of normalisations, and all that are called `bias`: what many recipes spare from weight decay.
+    pub fn norm_and_bias_params(&self) -> Vec<bool> {
+        let mut found: Vec<bool> = self.params.iter().map(|param| param.spec.name == "bias").collect();
+        for node in self.nodes.iter().filter(|node| matches!(node.source, Source::Op(OpSpec::BatchNorm(_)))) {
+            node.params.iter().for_each(|&p| found[p] = true);
+        }
+        found
+    }
+
     /// The graph as text, for a model file.
     pub fn to_json(&self) -> String {
         serde_json::to_string(&self.to_text()).expect("plain data has a JSON form")

@@ -11,7 +11,7 @@ mod xresnet;
 use crate::graph::Graph;
 use crate::{Error, ErrorKind, Result};
 
-pub use options::{BlockPool, ModelOptions};
+pub use options::{BlockPool, ModelOptions, Swap};
 
 type Builder = fn(&ModelOptions) -> Result<Graph>;
 
@@ -33,7 +33,8 @@ const MODELS: &[(&str, &str, &[&str], Builder)] = &[
 ];
 
 /// The options of the XResNet family.
-const XRESNET: &[&str] = &["dropout", "act", "pool", "stem", "layers", "widen"];
+const XRESNET: &[&str] =
+    &["dropout", "act", "sa", "sym", "pool", "stem", "layers", "widen", "swap", "twist_gradient", "twist_coordinates"];
 
 /// Builds a model by name.
 ///

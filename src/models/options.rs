@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::graph::Shape;
-use crate::ops::{Activation, BatchNorm};
+use crate::ops::{Activation, BatchNorm, Conv2d, Coordinates, Twist, TwistGradient};
 
 /// What a model's builder takes besides its name. Each model uses some; [`super::build`] refuses an option that is set
 /// for a model that lacks it.
@@ -23,6 +23,10 @@ pub struct ModelOptions {
     pub norm_eps: Option<f64>,
     /// The activation of an XResNet.
     pub act: Activation,
+    /// Self-attention in an XResNet: in the last block of stage `layers − 4`, the first of four stages.
+    pub sa: bool,
+    /// Make the attention's weight symmetric, which published code meant to and did not.
+    pub sym: bool,
     /// How an XResNet's blocks of stride 2 pool the identity path.
     pub pool: BlockPool,
     /// Channels of an XResNet's three first convolutions.
@@ -31,6 +35,12 @@ pub struct ModelOptions {
     pub layers: Option<Vec<usize>>,
     /// A factor on the channels of an XResNet's stages.
     pub widen: f64,
+    /// Which convolutions of an XResNet are twist layers.
+    pub swap: Swap,
+    /// The gradient of their kernels.
+    pub twist_gradient: TwistGradient,
+    /// Where their coordinates begin.
+    pub twist_coordinates: Coordinates,
 }
 
 /// What halves the identity path of a block.
@@ -42,6 +52,24 @@ pub enum BlockPool {
     Avg,
     /// The maximum of 2×2.
     Max,
+    /// MaxBlurPool(3), here and in the stem (Zhang 2019).
+    MaxBlur,
+}
+
+/// Which convolutions are twist layers instead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Swap {
+    /// None.
+    #[default]
+    #[serde(rename = "none")]
+    None,
+    /// As published: every convolution with more than 32 outputs, 1×1 ones included, which become 3×3; groups and biases
+    /// are lost.
+    #[serde(rename = "published")]
+    Published,
+    /// Every 3×3 convolution with more than 32 outputs, ungrouped.
+    #[serde(rename = "3x3")]
+    Spatial,
 }
 
 impl Default for ModelOptions {
@@ -53,10 +81,15 @@ impl Default for ModelOptions {
             published: true,
             norm_eps: None,
             act: Activation::Relu,
+            sa: false,
+            sym: false,
             pool: BlockPool::Avg,
             stem: [32, 32, 64],
             layers: None,
             widen: 1.0,
+            swap: Swap::None,
+            twist_gradient: TwistGradient::Published,
+            twist_coordinates: Coordinates::Published,
         }
     }
 }
@@ -69,12 +102,29 @@ impl ModelOptions {
             ("dropout", self.dropout != default.dropout),
             ("norm_eps", self.norm_eps != default.norm_eps),
             ("act", self.act != default.act),
+            ("sa", self.sa != default.sa),
+            ("sym", self.sym != default.sym),
             ("pool", self.pool != default.pool),
             ("stem", self.stem != default.stem),
             ("layers", self.layers != default.layers),
             ("widen", self.widen != default.widen),
+            ("swap", self.swap != default.swap),
+            ("twist_gradient", self.twist_gradient != default.twist_gradient),
+            ("twist_coordinates", self.twist_coordinates != default.twist_coordinates),
         ];
         chosen.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
+    /// The twist layer in place of a convolution, if there is to be one.
+    pub(super) fn swapped(&self, conv: Conv2d) -> Option<Twist> {
+        let swapped = match self.swap {
+            Swap::None => false,
+            Swap::Published => conv.channels > 32,
+            Swap::Spatial => conv.channels > 32 && conv.window.kernel == (3, 3),
+        };
+        let Conv2d { channels, window, .. } = conv;
+        let (gradient, coordinates) = (self.twist_gradient, self.twist_coordinates);
+        swapped.then_some(Twist { channels, stride: window.stride.0, gradient, coordinates })
     }
 
     pub(super) fn images(&self) -> Shape {

@@ -4,10 +4,10 @@
 
 use super::options::{BlockPool, ModelOptions};
 use crate::Result;
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, NodeId, Source};
 use crate::ops::{
-    Activation, AdaptivePool, Add, AvgPool, BatchNorm, ChannelScale, Conv2d, Dropout, Flatten, Init, Linear, MaxPool,
-    Reduce, Window,
+    Activation, AdaptivePool, Add, AvgPool, BatchNorm, Blur, ChannelScale, Conv2d, Dropout, Flatten, Init, Linear,
+    MaxPool, OpSpec, Reduce, SelfAttention, Window,
 };
 
 /// What a name of the family stands for.
@@ -74,7 +74,8 @@ pub(super) fn build(arch: Arch, options: &ModelOptions) -> Result<Graph> {
         for block in 0..blocks {
             let name = format!("{}.{block}", 4 + stage);
             let stride = if stage > 0 && block == 0 { 2 } else { 1 };
-            x = net.block(&name, (channels_in, channels), stride, x)?;
+            let attention = options.sa && stage + 4 == layers.len() && block + 1 == blocks;
+            x = net.block(&name, (channels_in, channels), stride, attention, x)?;
             channels_in = channels;
         }
     }
@@ -91,9 +92,14 @@ pub(super) fn build(arch: Arch, options: &ModelOptions) -> Result<Graph> {
 }
 
 /// fastai's `init_cnn`: weights of convolutions and linear layers N(0, 2/fan_in), every bias 0. (Scales of batch-norms
-/// were set as the blocks were built.)
+/// were set as the blocks were built.) Twist layers keep what they start with: they came later.
 fn initialise(g: &mut Graph) {
+    let twists = g.nodes().iter().filter(|node| matches!(node.source, Source::Op(OpSpec::Twist(_))));
+    let twists: Vec<String> = twists.map(|node| format!("{}.", node.name)).collect();
     g.set_inits(|name, spec| {
+        if twists.iter().any(|layer| name.starts_with(layer)) {
+            return None;
+        }
         let shape = spec.layout.torch_shape();
         if name.ends_with(".bias") {
             Some(Init::Constant(0.0))
@@ -114,12 +120,18 @@ struct Net<'a> {
 impl Net<'_> {
     /// Convolution without bias, batch-norm, activation (if any): `name.0`, `name.1`, `name.2`.
     fn conv_layer(&mut self, name: &str, conv: Conv2d, act: Option<Activation>, x: NodeId) -> Result<NodeId> {
-        let x = self.g.node(&format!("{name}.0"), conv.no_bias(), &[x])?;
+        let x = self.conv(&format!("{name}.0"), conv.no_bias(), x)?;
         let x = self.g.node(&format!("{name}.1"), BatchNorm::running(), &[x])?;
         match act {
             Some(act) => self.g.node(&format!("{name}.2"), act, &[x]),
             None => Ok(x),
         }
+    }
+
+    /// A convolution, or the twist layer that takes its place.
+    fn conv(&mut self, name: &str, conv: Conv2d, x: NodeId) -> Result<NodeId> {
+        let op = self.options.swapped(conv).map_or_else(|| OpSpec::from(conv), OpSpec::from);
+        self.g.node(name, op, &[x])
     }
 
     /// act(convpath(x) + idpath(x)).
@@ -128,6 +140,7 @@ impl Net<'_> {
         name: &str,
         (channels_in, channels): (usize, usize),
         stride: usize,
+        attention: bool,
         x: NodeId,
     ) -> Result<NodeId> {
         let Arch { squeeze, next, expansion, .. } = self.arch;
@@ -153,8 +166,13 @@ impl Net<'_> {
         // The block starts as the identity path alone.
         let scale = format!("{path}.{last}.1.weight");
         self.g.set_inits(|name, _| (name == scale).then_some(Init::Constant(0.0)));
+        let mut end = last + 1;
         if squeeze {
-            y = self.squeeze_excite(&format!("{path}.{}", last + 1), cout, y)?;
+            y = self.squeeze_excite(&format!("{path}.{end}"), cout, y)?;
+            end += 1;
+        }
+        if attention {
+            y = self.g.node(&format!("{path}.{end}"), SelfAttention { sym: self.options.sym }, &[y])?;
         }
         let mut identity = x;
         if stride != 1 {
@@ -174,16 +192,19 @@ impl Net<'_> {
         let hidden = (channels / REDUCTION).div_ceil(8) * 8;
         let part = |i: &str| format!("{name}.layers.{i}");
         let s = self.g.node(&part("0"), AdaptivePool::global(Reduce::Mean), &[x])?;
-        let s = self.g.node(&part("1.0"), Conv2d::square(hidden, 1, 1, 0), &[s])?;
+        let s = self.conv(&part("1.0"), Conv2d::square(hidden, 1, 1, 0), s)?;
         let s = self.g.node(&part("1.1"), self.options.act, &[s])?;
-        let s = self.g.node(&part("2.0"), Conv2d::square(channels, 1, 1, 0), &[s])?;
+        let s = self.conv(&part("2.0"), Conv2d::square(channels, 1, 1, 0), s)?;
         let s = self.g.node(&part("2.1"), Activation::Sigmoid, &[s])?;
         self.g.node(&part("3"), ChannelScale, &[x, s])
     }
 
     fn stem_pool(&mut self, name: &str, x: NodeId) -> Result<NodeId> {
         let window = Window::square(3, 2, 1);
-        self.g.node(name, MaxPool { window, ceil: false }, &[x])
+        match self.options.pool {
+            BlockPool::MaxBlur => self.max_blur_pool(name, x),
+            _ => self.g.node(name, MaxPool { window, ceil: false }, &[x]),
+        }
     }
 
     /// What halves the identity path. Average pooling is in ceil mode; max pooling in floor mode, although ceil was
@@ -193,6 +214,13 @@ impl Net<'_> {
         match self.options.pool {
             BlockPool::Avg => self.g.node(name, AvgPool { window, ceil: true }, &[x]),
             BlockPool::Max => self.g.node(name, MaxPool { window, ceil: false }, &[x]),
+            BlockPool::MaxBlur => self.max_blur_pool(name, x),
         }
+    }
+
+    fn max_blur_pool(&mut self, name: &str, x: NodeId) -> Result<NodeId> {
+        let window = Window::square(3, 1, 1);
+        let x = self.g.node(&format!("{name}.max"), MaxPool { window, ceil: false }, &[x])?;
+        self.g.node(&format!("{name}.blur"), Blur, &[x])
     }
 }

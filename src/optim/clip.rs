@@ -15,7 +15,7 @@ use crate::{Error, ErrorKind, Result};
 ///
 /// ```
 /// use handgrad::optim::{ParamEntry, ParamTable, clip_grad_norm};
-/// let table = ParamTable::new([ParamEntry { name: "w", offset: 0, len: 2, used: true }], 2, &[])?;
+/// let table = ParamTable::new([ParamEntry::vector("w", 0, 2)], 2, &[])?;
 /// let mut grads = [3.0_f32, -4.0];
 /// assert_eq!(clip_grad_norm(&mut grads, &table, 1.0)?, 5.0);
 /// assert!((grads[0] - 0.6).abs() < 1e-6 && (grads[1] + 0.8).abs() < 1e-6);
@@ -52,7 +52,7 @@ fn squares_of_piece<E: Real>(grads: &[E]) -> f64 {
 }
 
 fn scale<E: Real>(grads: &mut [E], table: &ParamTable, factor: E) {
-    table.reduce(grads, |g: &mut [E], _| g.iter_mut().for_each(|g| *g *= factor), |(), ()| ());
+    table.each(grads, |g: &mut [E], _| g.iter_mut().for_each(|g| *g *= factor));
 }
 
 #[cfg(test)]
@@ -62,8 +62,8 @@ mod tests {
     use crate::rng::Key;
 
     fn table(len: usize, unused: usize) -> ParamTable {
-        let used = ParamEntry { name: "a", offset: 0, len: len - unused, used: true };
-        let rest = ParamEntry { name: "b", offset: len - unused, len: unused, used: false };
+        let used = ParamEntry::vector("a", 0, len - unused);
+        let rest = ParamEntry { used: false, ..ParamEntry::vector("b", len - unused, unused) };
         ParamTable::new([used, rest], len, &[]).unwrap()
     }
 

@@ -5,38 +5,72 @@
 //! A step reads every used element once, allocates nothing, and gives the same bits for any thread count.
 //!
 //! ```
-//! use handgrad::optim::{Decay, GroupRule, Optimizer, ParamEntry, ParamTable, Sgd, SgdConfig};
-//! let entry = |name, offset, len| ParamEntry { name, offset, len, used: true };
-//! let entries = [entry("linear.weight", 0, 2), entry("linear.bias", 2, 1)];
+//! use handgrad::optim::{Decay, GroupRule, Optimizer, ParamEntry, ParamTable, Rates, Sgd, SgdConfig};
+//! let entries = [ParamEntry::vector("linear.weight", 0, 2), ParamEntry::vector("linear.bias", 2, 1)];
 //! let rules = [GroupRule { pattern: "*.bias".into(), lr_scale: 2.0, weight_decay: Some(0.0) }];
 //! let table = ParamTable::new(entries, 3, &rules)?;
 //! let config = SgdConfig { momentum: 0.9, nesterov: false, decay: Decay::Coupled(0.5) };
 //! let mut sgd = Sgd::<f32>::new(config, table)?;
 //! let mut values = [1.0, -2.0, 0.5];
-//! sgd.step(&mut values, &[1.0, 1.0, 1.0], 0.1)?;
+//! sgd.step(&mut values, &[1.0, 1.0, 1.0], Rates::of(0.1))?;
 //! assert_eq!(values, [0.85, -2.0, 0.3]); // the bias: twice the rate, no decay
 //! # Ok::<(), handgrad::Error>(())
 //! ```
 
+mod adam;
 mod clip;
+mod ema;
+mod lamb;
+mod lookahead;
+mod muon;
+mod rmsprop;
+mod rule;
 mod sgd;
 mod table;
 
+pub use adam::{Adam, AdamConfig};
 pub use clip::clip_grad_norm;
-pub use sgd::{Decay, Sgd, SgdConfig};
+pub use ema::Ema;
+pub use lamb::Lamb;
+pub use lookahead::Lookahead;
+pub use muon::{Muon, MuonConfig};
+pub use rmsprop::{RmsProp, RmsPropConfig};
+pub use rule::Decay;
+pub use sgd::{Sgd, SgdConfig};
 pub use table::{GroupRule, ParamEntry, ParamTable};
 
 use crate::Result;
 use crate::backend::Real;
 
+/// What a schedule decides anew for every step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// The learning rate, before each group's factor.
+    pub lr: f64,
+    /// μ, or Adam's β₁, where the schedule moves it; `None` keeps the optimizer's own.
+    pub momentum: Option<f64>,
+}
+
+impl Rates {
+    /// A learning rate alone.
+    pub const fn of(lr: f64) -> Self {
+        Rates { lr, momentum: None }
+    }
+
+    fn check(self) -> Result<()> {
+        rule::check_size("learning rate", self.lr)?;
+        self.momentum.map_or(Ok(()), |momentum| rule::check_fraction("momentum", momentum))
+    }
+}
+
 /// What a training loop and a checkpoint need of an optimizer.
 pub trait Optimizer<E: Real>: Send {
-    /// Updates `values` by one step at learning rate `lr` (before each group's factor).
+    /// Updates `values` by one step.
     ///
     /// # Errors
-    /// `Shape` if a buffer is not as long as the table says, `Usage` if `lr` is negative or not finite;
-    /// nothing is changed then.
-    fn step(&mut self, values: &mut [E], grads: &[E], lr: f64) -> Result<()>;
+    /// `Shape` if a buffer is not as long as the table says, `Usage` for a rate that is negative or not finite, a
+    /// momentum outside `[0, 1)`, or one for an optimizer that keeps none; nothing is changed then.
+    fn step(&mut self, values: &mut [E], grads: &[E], rates: Rates) -> Result<()>;
 
     /// How many steps were made.
     fn steps(&self) -> u64;
@@ -44,7 +78,7 @@ pub trait Optimizer<E: Real>: Send {
     /// The state to save: each moment's name and buffer, in a fixed order.
     fn moments(&self) -> Vec<(&'static str, &[E])>;
 
-    /// Takes back a saved state.
+    /// Takes back a saved state, its moments in any order.
     ///
     /// # Errors
     /// `Format` if the names, their number, or a length differ from [`Optimizer::moments`]; nothing is changed then.
@@ -53,3 +87,6 @@ pub trait Optimizer<E: Real>: Send {
     /// Where the parameters lie and how they are grouped.
     fn table(&self) -> &ParamTable;
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,9 @@
 //! Stochastic gradient descent with momentum.
 
-use super::{Optimizer, ParamTable};
+use super::rule::{Core, Rule, check_fraction, check_size};
+use super::{Decay, ParamTable, Rates};
 use crate::backend::Real;
 use crate::{Error, ErrorKind, Result};
-
-/// How weight decay enters a step; the number is its strength λ.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Decay {
-    /// L2 regularisation: `g += λ·p` before the momentum (E1, E5).
-    Coupled(f64),
-    /// `p *= 1 − lr·λ` before the step, outside the momentum (E2, E3).
-    Decoupled(f64),
-}
 
 /// The settings of [`Sgd`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,12 +31,10 @@ pub struct SgdConfig {
 #[derive(Clone, Debug)]
 pub struct Sgd<E> {
     config: SgdConfig,
-    table: ParamTable,
-    /// The moment `a`; empty without momentum.
-    moment: Vec<E>,
+    /// Its moment is `a`; there is none without momentum.
+    core: Core<E>,
     /// What one element of each group needs; refilled by every step, allocated once.
     coefficients: Vec<Coefficients<E>>,
-    steps: u64,
 }
 
 /// One group's numbers in one step.
@@ -63,40 +53,27 @@ impl<E: Real> Sgd<E> {
     /// # Errors
     /// `Usage` if the momentum is outside `[0, 1)`, Nesterov has no momentum, or the decay is negative or not finite.
     pub fn new(config: SgdConfig, table: ParamTable) -> Result<Self> {
-        let usage = |key: &str, found: String, expected: &str| {
-            Err(Error::new(ErrorKind::Usage, format!("sgd {key}"), found).expected(expected))
-        };
-        if !(0.0..1.0).contains(&config.momentum) {
-            return usage("momentum", config.momentum.to_string(), "a number from 0 to below 1");
-        }
+        check_fraction("momentum", config.momentum)?;
         if config.nesterov && config.momentum == 0.0 {
-            return usage("nesterov", "true without momentum".into(), "momentum above 0");
+            return Err(Error::new(ErrorKind::Usage, "nesterov", "true without momentum").expected("momentum above 0"));
         }
-        let (Decay::Coupled(wd) | Decay::Decoupled(wd)) = config.decay;
-        if !(wd.is_finite() && wd >= 0.0) {
-            return usage("weight_decay", wd.to_string(), "a finite number, 0 or more");
-        }
-        let moment = if config.momentum == 0.0 { Vec::new() } else { vec![E::default(); table.len()] };
-        let mut sgd = Sgd { config, table, moment, coefficients: Vec::new(), steps: 0 };
-        sgd.set_coefficients(0.0);
-        Ok(sgd)
+        check_size("weight_decay", config.decay.strength())?;
+        let coefficients = Vec::with_capacity(table.groups(0.0).count());
+        let core = Core::new(table, if config.momentum == 0.0 { &[] } else { &["momentum"] });
+        Ok(Sgd { config, core, coefficients })
     }
 
     fn set_coefficients(&mut self, lr: f64) {
-        let (strength, coupled) = match self.config.decay {
-            Decay::Coupled(wd) => (wd, true),
-            Decay::Decoupled(wd) => (wd, false),
-        };
+        let decay = self.config.decay;
         self.coefficients.clear();
-        self.coefficients.extend(self.table.groups(strength).map(|(lr_scale, wd)| Coefficients {
-            lr: E::of(lr * lr_scale),
-            coupled: E::of(if coupled { wd } else { 0.0 }),
-            decoupled: E::of(if coupled { 0.0 } else { wd }),
+        self.coefficients.extend(self.core.table.groups(decay.strength()).map(|(lr_scale, wd)| {
+            let (coupled, decoupled) = decay.split(wd);
+            Coefficients { lr: E::of(lr * lr_scale), coupled: E::of(coupled), decoupled: E::of(decoupled) }
         }));
     }
 
-    fn step_with_momentum<const NESTEROV: bool>(&mut self, values: &mut [E], grads: &[E]) {
-        let (mu, groups) = (E::of(self.config.momentum), &self.coefficients);
+    fn step_with_momentum<const NESTEROV: bool>(&mut self, values: &mut [E], grads: &[E], mu: f64) {
+        let (mu, groups) = (E::of(mu), &self.coefficients);
         let update = |((values, moment), grads): ((&mut [E], &mut [E]), &[E]), group: usize| {
             let c = groups[group];
             for ((p, a), &g) in values.iter_mut().zip(moment).zip(grads) {
@@ -106,7 +83,7 @@ impl<E: Real> Sgd<E> {
                 *p = *p - c.lr * (direction + c.decoupled * *p);
             }
         };
-        self.table.reduce(((values, &mut self.moment[..]), grads), update, |(), ()| ());
+        self.core.table.each(((values, &mut self.core.moments[0][..]), grads), update);
     }
 
     fn step_plain(&self, values: &mut [E], grads: &[E]) {
@@ -118,53 +95,35 @@ impl<E: Real> Sgd<E> {
                 *p = *p - c.lr * (g + wd * *p);
             }
         };
-        self.table.reduce((values, grads), update, |(), ()| ());
+        self.core.table.each((values, grads), update);
     }
 }
 
-impl<E: Real> Optimizer<E> for Sgd<E> {
-    fn step(&mut self, values: &mut [E], grads: &[E], lr: f64) -> Result<()> {
-        self.table.check_len("parameters", values.len())?;
-        self.table.check_len("gradients", grads.len())?;
-        if !(lr.is_finite() && lr >= 0.0) {
-            return Err(Error::new(ErrorKind::Usage, "learning rate", lr).expected("a finite number, 0 or more"));
+impl<E: Real> Rule for Sgd<E> {
+    type Elem = E;
+
+    fn core(&self) -> &Core<E> {
+        &self.core
+    }
+
+    fn core_mut(&mut self) -> &mut Core<E> {
+        &mut self.core
+    }
+
+    fn apply(&mut self, values: &mut [E], grads: &[E], rates: Rates) -> Result<()> {
+        let SgdConfig { momentum, nesterov, .. } = self.config;
+        if rates.momentum.is_some() && momentum == 0.0 {
+            let e = Error::new(ErrorKind::Usage, "momentum", "a schedule that moves it, and SGD without momentum");
+            return Err(e.hint("give the optimizer a momentum above 0, or keep the schedule from moving it"));
         }
-        self.set_coefficients(lr);
-        match (self.config.momentum > 0.0, self.config.nesterov) {
+        self.set_coefficients(rates.lr);
+        let mu = rates.momentum.unwrap_or(momentum);
+        match (momentum > 0.0, nesterov) {
             (false, _) => self.step_plain(values, grads),
-            (true, false) => self.step_with_momentum::<false>(values, grads),
-            (true, true) => self.step_with_momentum::<true>(values, grads),
+            (true, false) => self.step_with_momentum::<false>(values, grads, mu),
+            (true, true) => self.step_with_momentum::<true>(values, grads, mu),
         }
-        self.steps += 1;
         Ok(())
-    }
-
-    fn steps(&self) -> u64 {
-        self.steps
-    }
-
-    fn moments(&self) -> Vec<(&'static str, &[E])> {
-        if self.config.momentum == 0.0 { Vec::new() } else { vec![("momentum", &self.moment)] }
-    }
-
-    fn restore(&mut self, steps: u64, moments: &[(&str, &[E])]) -> Result<()> {
-        let describe =
-            |list: &[(&str, &[E])]| list.iter().map(|(n, m)| format!("{n} × {}", m.len())).collect::<Vec<_>>();
-        let (expected, found) = (describe(&self.moments()), describe(moments));
-        if expected != found {
-            return Err(Error::new(ErrorKind::Format, "optimizer state", format!("moments {found:?}"))
-                .expected(format!("{expected:?}"))
-                .hint("the checkpoint belongs to another optimizer or model"));
-        }
-        if let [(_, saved)] = moments {
-            self.moment.copy_from_slice(saved);
-        }
-        self.steps = steps;
-        Ok(())
-    }
-
-    fn table(&self) -> &ParamTable {
-        &self.table
     }
 }
 

@@ -1,6 +1,10 @@
 //! Where each parameter lies in the contiguous buffers, its group, and the work items of a step.
 
-use crate::{Error, ErrorKind, Result};
+use std::ops::Range;
+
+use crate::backend::Real;
+use crate::ops::Layout;
+use crate::{Error, ErrorKind, ParamInfo, Params, Result};
 
 /// The longest run of elements that one thread handles alone: 16 Ki elements of three f32 buffers are 192 KiB, about
 /// 10 µs of memory traffic, and fit a core's L2.
@@ -20,6 +24,30 @@ pub struct ParamEntry<'a> {
     pub len: usize,
     /// Whether the graph reads it. A parameter without a use is never touched, decay included.
     pub used: bool,
+    /// Whether it belongs to a normalisation or is a bias: see [`ParamTable::decay_norm_and_bias`].
+    pub norm_or_bias: bool,
+    /// Inputs and outputs, `[inputs][outputs]`, where it is the weight of a linear layer or a convolution, whose inputs
+    /// are all values under its window.
+    pub matrix: Option<(usize, usize)>,
+}
+
+impl<'a> ParamEntry<'a> {
+    /// A used parameter without a shape.
+    pub fn vector(name: &'a str, offset: usize, len: usize) -> Self {
+        ParamEntry { name, offset, len, used: true, norm_or_bias: false, matrix: None }
+    }
+}
+
+impl<'a> From<&'a ParamInfo> for ParamEntry<'a> {
+    fn from(info: &'a ParamInfo) -> Self {
+        let matrix = match info.layout {
+            Layout::Plain(_) => None,
+            Layout::Conv { kernel: (h, w), cin, cout } => Some((h * w * cin, cout)),
+            Layout::Linear { map: (h, w, c), outputs } => Some((h * w * c, outputs)),
+        };
+        let ParamInfo { name, offset, len, used, norm_or_bias, .. } = info;
+        ParamEntry { name, offset: *offset, len: *len, used: *used, norm_or_bias: *norm_or_bias, matrix }
+    }
 }
 
 /// Gives the parameters whose name matches `pattern` their own learning rate and weight decay.
@@ -76,7 +104,7 @@ impl GroupRule {
 pub(super) struct Piece {
     pub offset: usize,
     pub len: usize,
-    /// 0 is the default group, `i + 1` that of rule `i`.
+    /// An index into [`ParamTable::groups`].
     pub group: usize,
 }
 
@@ -86,11 +114,25 @@ impl Piece {
     }
 }
 
+/// One used parameter.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub offset: usize,
+    pub len: usize,
+    pub group: usize,
+    /// See [`ParamEntry::matrix`].
+    pub matrix: Option<(usize, usize)>,
+    /// Its pieces among those of the table.
+    pub pieces: Range<usize>,
+}
+
 /// The used parameters of a model, cut into pieces, with the group of each.
 #[derive(Clone, Debug)]
 pub struct ParamTable {
+    places: Vec<Place>,
     pieces: Vec<Piece>,
     rules: Vec<GroupRule>,
+    decay_norm_and_bias: bool,
     len: usize,
 }
 
@@ -114,9 +156,45 @@ impl ParamTable {
             return Err(Error::new(ErrorKind::Usage, subject, "matches no parameter of this model")
                 .hint("`*` stands for any characters, as in \"*.bias\"; `handgrad summary` lists the parameters"));
         }
-        let group_of = |name: &str| rules.iter().position(|r| r.matches(name)).map_or(0, |i| i + 1);
-        let pieces = entries.iter().filter(|e| e.used).flat_map(|e| cut(e, group_of(e.name))).collect();
-        Ok(ParamTable { pieces, rules: rules.to_vec(), len })
+        let mut table = ParamTable {
+            places: Vec::new(),
+            pieces: Vec::new(),
+            rules: rules.to_vec(),
+            decay_norm_and_bias: true,
+            len,
+        };
+        for e in entries.iter().filter(|e| e.used) {
+            let rule = rules.iter().position(|r| r.matches(e.name)).map_or(0, |i| i + 1);
+            let group = rule + if e.norm_or_bias { rules.len() + 1 } else { 0 };
+            let first = table.pieces.len();
+            table.pieces.extend(cut(e, group));
+            let pieces = first..table.pieces.len();
+            table.places.push(Place { offset: e.offset, len: e.len, group, matrix: e.matrix, pieces });
+        }
+        Ok(table)
+    }
+
+    /// The table of a model's parameters.
+    ///
+    /// # Errors
+    /// As [`ParamTable::new`] for the rules.
+    ///
+    /// ```
+    /// use handgrad::{Params, models, optim::ParamTable, rng::Key};
+    /// let graph = models::build("simplenet", &Default::default())?;
+    /// let params = Params::<f32>::new(&graph, Key::new(0))?;
+    /// assert_eq!(ParamTable::of(&params, &[])?.used_len(), 123_330);
+    /// # Ok::<(), handgrad::Error>(())
+    /// ```
+    pub fn of<E: Real>(params: &Params<E>, rules: &[GroupRule]) -> Result<ParamTable> {
+        ParamTable::new(params.table().iter().map(ParamEntry::from), params.values().len(), rules)
+    }
+
+    /// Whether weight decay covers parameters of normalisations and biases, as it does unless told otherwise. The
+    /// decay that a matching rule states for them counts in any case.
+    #[must_use]
+    pub fn decay_norm_and_bias(self, decay: bool) -> Self {
+        ParamTable { decay_norm_and_bias: decay, ..self }
     }
 
     /// The length of every buffer that goes with this table, in elements.
@@ -134,10 +212,24 @@ impl ParamTable {
         self.pieces.iter().map(|p| p.len).sum()
     }
 
-    /// For each group (see [`Piece::group`]): the factor on the learning rate, and the weight decay.
+    /// For each group the factor on the learning rate, and the weight decay: the default group, those of the rules,
+    /// and then all of them once more for parameters of normalisations and biases.
     pub(super) fn groups(&self, weight_decay: f64) -> impl Iterator<Item = (f64, f64)> {
-        let own = self.rules.iter().map(move |r| (r.lr_scale, r.weight_decay.unwrap_or(weight_decay)));
-        std::iter::once((1.0, weight_decay)).chain(own)
+        let spared = if self.decay_norm_and_bias { weight_decay } else { 0.0 };
+        [weight_decay, spared].into_iter().flat_map(|default| {
+            let own = self.rules.iter().map(move |r| (r.lr_scale, r.weight_decay.unwrap_or(default)));
+            std::iter::once((1.0, default)).chain(own)
+        })
+    }
+
+    /// The used parameters, in the order of their offsets.
+    pub(super) fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// How many pieces there are.
+    pub(super) fn piece_count(&self) -> usize {
+        self.pieces.len()
     }
 
     /// An error unless a buffer has this table's length.
@@ -160,6 +252,10 @@ fn check_places(sorted: &[ParamEntry<'_>], len: usize) -> Result<()> {
             Some(end) if end <= len => end,
             _ => return Err(Error::new(ErrorKind::Shape, e.name, place()).expected(format!("an end within {len}"))),
         };
+        if let Some((inputs, outputs)) = e.matrix.filter(|(i, o)| i.checked_mul(*o) != Some(e.len)) {
+            let expected = format!("as many as a matrix of {inputs} × {outputs} has");
+            return Err(Error::new(ErrorKind::Shape, e.name, place()).expected(expected));
+        }
     }
     Ok(())
 }
@@ -207,6 +303,21 @@ impl ParamTable {
     ) -> Option<T> {
         reduce(&self.pieces, buffers, 0, &leaf, &merge)
     }
+
+    /// Calls `leaf` with each piece's part of the buffers and its group.
+    pub(super) fn each<B: Split>(&self, buffers: B, leaf: impl Fn(B, usize) + Sync) {
+        self.reduce(buffers, leaf, |(), ()| ());
+    }
+
+    /// [`ParamTable::each`] where each piece has a slot of its own to leave a result in.
+    pub(super) fn each_with<B: Split, S: Send>(
+        &self,
+        buffers: B,
+        slots: &mut [S],
+        leaf: impl Fn(B, usize, &mut S) + Sync,
+    ) {
+        each_with(&self.pieces, buffers, 0, slots, &leaf);
+    }
 }
 
 /// [`ParamTable::reduce`] on buffers whose first element has index `start` in the whole.
@@ -219,22 +330,56 @@ fn reduce<B: Split, T: Send>(
 ) -> Option<T> {
     match pieces {
         [] => None,
-        [piece] => {
-            let (_, from_piece) = buffers.split(piece.offset - start);
-            let (own, _) = from_piece.split(piece.len);
-            Some(leaf(own, piece.group))
-        }
-        [first, .., last] => {
+        [piece] => Some(leaf(own_part(piece, buffers, start), piece.group)),
+        [_, .., _] => {
             let (a, b) = pieces.split_at(pieces.len() / 2);
             let middle = b[0].offset;
             let (left, right) = buffers.split(middle - start);
             let on_left = || reduce(a, left, start, leaf, merge);
             let on_right = || reduce(b, right, middle, leaf, merge);
-            let parallel = last.end() - first.offset > SERIAL;
-            let (left, right) = if parallel { rayon::join(on_left, on_right) } else { (on_left(), on_right()) };
+            let (left, right) = both(pieces, on_left, on_right);
             Some(merge(left?, right?))
         }
     }
+}
+
+/// [`ParamTable::each_with`] on buffers whose first element has index `start` in the whole.
+fn each_with<B: Split, S: Send>(
+    pieces: &[Piece],
+    buffers: B,
+    start: usize,
+    slots: &mut [S],
+    leaf: &(impl Fn(B, usize, &mut S) + Sync),
+) {
+    match pieces {
+        [] => {}
+        [piece] => leaf(own_part(piece, buffers, start), piece.group, &mut slots[0]),
+        [_, .., _] => {
+            let (a, b) = pieces.split_at(pieces.len() / 2);
+            let middle = b[0].offset;
+            let (left, right) = buffers.split(middle - start);
+            let (left_slots, right_slots) = slots.split_at_mut(a.len());
+            let on_left = || each_with(a, left, start, left_slots, leaf);
+            let on_right = || each_with(b, right, middle, right_slots, leaf);
+            both(pieces, on_left, on_right);
+        }
+    }
+}
+
+/// A piece's part of buffers whose first element has index `start` in the whole.
+fn own_part<B: Split>(piece: &Piece, buffers: B, start: usize) -> B {
+    let (_, from_piece) = buffers.split(piece.offset - start);
+    from_piece.split(piece.len).0
+}
+
+/// Both halves of `pieces`, on two threads where that is worth it.
+fn both<A: Send, B: Send>(
+    pieces: &[Piece],
+    left: impl FnOnce() -> A + Send,
+    right: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    let span = pieces.last().map_or(0, Piece::end) - pieces.first().map_or(0, |first| first.offset);
+    if span > SERIAL { rayon::join(left, right) } else { (left(), right()) }
 }
 
 #[cfg(test)]
@@ -242,7 +387,7 @@ mod tests {
     use super::*;
 
     fn entry(name: &str, offset: usize, len: usize) -> ParamEntry<'_> {
-        ParamEntry { name, offset, len, used: true }
+        ParamEntry::vector(name, offset, len)
     }
 
     fn rule(pattern: &str) -> GroupRule {
@@ -291,6 +436,34 @@ mod tests {
     }
 
     #[test]
+    fn norms_and_biases_are_spared_unless_a_rule_says_otherwise() {
+        let norm = |name, offset| ParamEntry { norm_or_bias: true, ..entry(name, offset, 1) };
+        let rules = [GroupRule { weight_decay: Some(0.5), ..rule("b*") }, GroupRule { lr_scale: 2.0, ..rule("c*") }];
+        let entries = [entry("a", 0, 1), norm("an", 1), norm("bn", 2), entry("c", 3, 1), norm("cn", 4)];
+        let table = ParamTable::new(entries, 5, &rules).unwrap();
+        let settings = |table: &ParamTable| -> Vec<(f64, f64)> {
+            let groups: Vec<_> = table.groups(0.1).collect();
+            table.places().iter().map(|place| groups[place.group]).collect()
+        };
+        assert_eq!(settings(&table), [(1.0, 0.1), (1.0, 0.1), (1.0, 0.5), (2.0, 0.1), (2.0, 0.1)]);
+        let spared = table.decay_norm_and_bias(false);
+        assert_eq!(settings(&spared), [(1.0, 0.1), (1.0, 0.0), (1.0, 0.5), (2.0, 0.1), (2.0, 0.0)]);
+    }
+
+    #[test]
+    fn every_piece_gets_its_own_slot() {
+        let len = 9 * PIECE + 5;
+        let entries = [entry("a", 3, 4 * PIECE), entry("b", 5 * PIECE, 4 * PIECE + 5)];
+        let table = ParamTable::new(entries, len, &[rule("b")]).unwrap();
+        let values: Vec<usize> = (0..len).collect();
+        let mut slots = vec![(0, 0, 0); table.piece_count()];
+        table.each_with(&values[..], &mut slots, |own, group, slot| *slot = (own[0], own.len(), group));
+        let expected: Vec<_> = table.pieces.iter().map(|p| (p.offset, p.len, p.group)).collect();
+        assert_eq!(slots, expected);
+        assert_eq!(table.places().iter().map(|p| p.pieces.clone()).collect::<Vec<_>>(), [0..4, 4..9]);
+    }
+
+    #[test]
     fn bad_layouts_and_rules_are_errors() {
         let kind = |entries: &[ParamEntry<'_>], rules: &[GroupRule]| {
             ParamTable::new(entries.iter().copied(), 8, rules).unwrap_err().kind()
@@ -299,6 +472,7 @@ mod tests {
         assert_eq!(kind(&[entry("a", 1, usize::MAX)], &[]), ErrorKind::Shape);
         assert_eq!(kind(&[entry("a", 0, 4), entry("b", 3, 2)], &[]), ErrorKind::Shape);
         let a = [entry("a", 0, 8)];
+        assert_eq!(kind(&[ParamEntry { matrix: Some((3, 2)), ..a[0] }], &[]), ErrorKind::Shape);
         assert_eq!(kind(&a, &[rule("b*")]), ErrorKind::Usage);
         assert_eq!(kind(&a, &[GroupRule { lr_scale: f64::NAN, ..rule("a") }]), ErrorKind::Usage);
         assert_eq!(kind(&a, &[GroupRule { weight_decay: Some(-1.0), ..rule("a") }]), ErrorKind::Usage);

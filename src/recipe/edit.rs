@@ -2,8 +2,8 @@
 
 use toml::{Table, Value};
 
-use super::Recipe;
 use super::reader::Source;
+use super::{OptimizerRecipe, Phase, Recipe};
 use crate::{Error, ErrorKind, Result};
 
 /// No key lies deeper than `data.normalise.mean`; far deeper ones would overflow the stack.
@@ -13,6 +13,7 @@ impl Recipe {
     /// Applies `key=value`, such as `optimizer.weight_decay=1e-4` or `phase.0.lr=0.05`, with the checks of a file.
     ///
     /// The value is TOML, or a text that needs no quotes; an empty one takes the key out, which leaves its default.
+    /// Another `optimizer.name` or `phase.N.schedule` begins with the defaults of that one.
     ///
     /// # Errors
     /// `Usage`, and the recipe stays as it was: those of [`Recipe::parse`], or a text that is no `key=value`.
@@ -34,6 +35,12 @@ impl Recipe {
         match path.split_last() {
             Some((last, parents)) if !path.contains(&"") && path.len() <= MAX_DEPTH => {
                 let parent = descend(&mut table, parents).map_err(wrong)?;
+                // The other keys are those of the optimizer or the schedule that goes.
+                match path[..] {
+                    ["optimizer", "name"] => parent.retain(|key, _| OptimizerRecipe::COMMON.contains(&key)),
+                    ["phase", _, "schedule"] => parent.retain(|key, _| Phase::COMMON.contains(&key)),
+                    _ => {}
+                }
                 if value.is_empty() {
                     parent.remove(*last);
                 } else {
@@ -53,7 +60,7 @@ impl Recipe {
     /// # Errors
     /// `Usage` unless `epochs` is from 1 to 1,000,000.
     pub fn set_epochs(&mut self, epochs: u32) -> Result<()> {
-        if !(1..=super::sections::MAX_EPOCHS).contains(&epochs) {
+        if !(1..=super::phase::MAX_EPOCHS).contains(&epochs) {
             return Err(Error::new(ErrorKind::Usage, "--epochs", epochs).expected("a number from 1 to 1000000"));
         }
         let mut left = epochs;

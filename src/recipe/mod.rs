@@ -13,6 +13,8 @@
 mod builtin;
 mod edit;
 mod model;
+mod optimizer;
+mod phase;
 mod reader;
 mod sections;
 mod suggest;
@@ -25,12 +27,12 @@ use std::path::Path;
 use serde::Serialize;
 
 pub use model::ModelRecipe;
-pub use sections::{
-    Augment, DataRecipe, DecayKind, GroupRecipe, Length, Normalise, NormaliseBy, OptimizerName, OptimizerRecipe, Phase,
-    Precision, TrainRecipe,
-};
+pub use optimizer::{AdamKeys, DecayKind, GroupRecipe, LookaheadKeys, Method, MuonKeys, OptimizerRecipe, RAdamKeys};
+pub use phase::{Length, Phase};
+pub use sections::{Augment, DataRecipe, Normalise, NormaliseBy, Precision, TrainRecipe};
 pub use suggest::nearest;
 
+use crate::optim::Rates;
 use crate::schedule::Position;
 use crate::{Error, ErrorKind, Result};
 use reader::{Section, Source};
@@ -75,15 +77,12 @@ impl Recipe {
         let mut root = Section::root(source, &table);
         // At once: a misspelt [data] would else be reported as what it lacks.
         root.refuse_unknown(&["title", "model", "data", "optimizer", "train", "phase"])?;
-        let recipe = Recipe {
-            name: name.to_string(),
-            title: root.optional_text("title")?.unwrap_or_else(|| name.to_string()),
-            model: ModelRecipe::read(&mut root)?,
-            data: DataRecipe::read(&mut root)?,
-            optimizer: OptimizerRecipe::read(&mut root)?,
-            train: TrainRecipe::read(&mut root)?,
-            phases: root.sections("phase")?.into_iter().map(Phase::read).collect::<Result<_>>()?,
-        };
+        let (model, data) = (ModelRecipe::read(&mut root)?, DataRecipe::read(&mut root)?);
+        let (optimizer, train) = (OptimizerRecipe::read(&mut root)?, TrainRecipe::read(&mut root)?);
+        let phase = |section| Phase::read(section, optimizer.has_momentum());
+        let phases = root.sections("phase")?.into_iter().map(phase).collect::<Result<_>>()?;
+        let title = root.optional_text("title")?.unwrap_or_else(|| name.to_string());
+        let recipe = Recipe { name: name.to_string(), title, model, data, optimizer, train, phases };
         if recipe.phases.is_empty() {
             return Err(root.error("phase", "missing").hint("add a section: [[phase]] with `epochs = …` and `lr = …`"));
         }
@@ -155,8 +154,8 @@ impl Recipe {
         toml::to_string(self).map_err(|e| Error::new(ErrorKind::Usage, format!("recipe {}", self.name), e))
     }
 
-    /// The learning rate over the whole run as `(epochs so far, rate)`, at most some thousands of points: for pictures.
-    pub fn lr_curve(&self, steps_per_epoch: u64) -> Vec<(f64, f64)> {
+    /// The rates over the whole run as `(epochs so far, rates)`, at most some thousands of points: for pictures.
+    pub fn rates_curve(&self, steps_per_epoch: u64) -> Vec<(f64, Rates)> {
         let steps_per_epoch = steps_per_epoch.max(1);
         let of = |epochs: u32| steps_per_epoch.saturating_mul(epochs.into());
         let stride = (of(self.epochs()) / 4000).max(1);
@@ -167,11 +166,16 @@ impl Recipe {
             let steps = (0..last).step_by(usize::try_from(stride).unwrap_or(usize::MAX)).chain([last]);
             curve.extend(steps.map(|step| {
                 let epochs = f64::from(before) + step as f64 / steps_per_epoch as f64;
-                (epochs, phase.schedule.lr(phase.lr, Position { step, steps_per_epoch, total_steps }))
+                (epochs, phase.schedule.rates(phase.lr, Position { step, steps_per_epoch, total_steps }))
             }));
             before = before.saturating_add(phase.epochs());
         }
         curve
+    }
+
+    /// The learning rates of [`Recipe::rates_curve`].
+    pub fn lr_curve(&self, steps_per_epoch: u64) -> Vec<(f64, f64)> {
+        self.rates_curve(steps_per_epoch).into_iter().map(|(epochs, rates)| (epochs, rates.lr)).collect()
     }
 
     /// Epochs of all phases together.

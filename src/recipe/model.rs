@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::reader::Section;
 use crate::Result;
 use crate::graph::Graph;
-use crate::models::{self, BlockPool, ModelOptions};
-use crate::ops::Activation;
+use crate::models::{self, BlockPool, ModelOptions, Swap};
+use crate::ops::{Activation, Coordinates, TwistGradient};
 
 /// The activations that a recipe can name.
 const ACTIVATIONS: [(&str, Activation); 7] = [
@@ -19,7 +19,15 @@ const ACTIVATIONS: [(&str, Activation); 7] = [
     ("softplus", Activation::Softplus),
 ];
 
-const POOLS: [(&str, BlockPool); 2] = [("avg", BlockPool::Avg), ("max", BlockPool::Max)];
+const POOLS: [(&str, BlockPool); 3] =
+    [("avg", BlockPool::Avg), ("max", BlockPool::Max), ("max_blur", BlockPool::MaxBlur)];
+
+const SWAPS: [(&str, Swap); 3] = [("none", Swap::None), ("published", Swap::Published), ("3x3", Swap::Spatial)];
+
+const GRADIENTS: [(&str, TwistGradient); 2] = [("published", TwistGradient::Published), ("tied", TwistGradient::Tied)];
+
+const COORDINATES: [(&str, Coordinates); 2] =
+    [("published", Coordinates::Published), ("centred", Coordinates::Centred)];
 
 /// `[model]`: which network, and its options. `model = "name"` is short for a section with the name alone.
 ///
@@ -37,6 +45,12 @@ pub struct ModelRecipe {
     /// The activation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub act: Option<Activation>,
+    /// Self-attention.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sa: Option<bool>,
+    /// A symmetric weight of the attention.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sym: Option<bool>,
     /// What halves the identity path of a block.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<BlockPool>,
@@ -49,6 +63,15 @@ pub struct ModelRecipe {
     /// A factor on the channels of the stages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub widen: Option<f64>,
+    /// Which convolutions are twist layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap: Option<Swap>,
+    /// The gradient of their kernels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub twist_gradient: Option<TwistGradient>,
+    /// Where their coordinates begin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub twist_coordinates: Option<Coordinates>,
 }
 
 impl ModelRecipe {
@@ -63,10 +86,15 @@ impl ModelRecipe {
             published: s.flag("published", false)?,
             dropout: s.optional_number("dropout", 0.0..1.0)?,
             act: s.optional_choice("act", &ACTIVATIONS)?,
+            sa: s.optional_flag("sa")?,
+            sym: s.optional_flag("sym")?,
             pool: s.optional_choice("pool", &POOLS)?,
             stem: stem.map(|stem| [stem[0], stem[1], stem[2]]),
             layers: s.counts("layers", 1..=16, 1..=256)?,
             widen: s.optional_number("widen", 0.0625..=16.0)?,
+            swap: s.optional_choice("swap", &SWAPS)?,
+            twist_gradient: s.optional_choice("twist_gradient", &GRADIENTS)?,
+            twist_coordinates: s.optional_choice("twist_coordinates", &COORDINATES)?,
         };
         s.finish()?;
         Ok(model)
@@ -85,10 +113,15 @@ impl ModelRecipe {
             norm_eps: None,
             dropout: self.dropout.unwrap_or(default.dropout),
             act: self.act.unwrap_or(default.act),
+            sa: self.sa.unwrap_or(default.sa),
+            sym: self.sym.unwrap_or(default.sym),
             pool: self.pool.unwrap_or(default.pool),
             stem: self.stem.unwrap_or(default.stem),
             layers: self.layers.clone().or(default.layers),
             widen: self.widen.unwrap_or(default.widen),
+            swap: self.swap.unwrap_or(default.swap),
+            twist_gradient: self.twist_gradient.unwrap_or(default.twist_gradient),
+            twist_coordinates: self.twist_coordinates.unwrap_or(default.twist_coordinates),
         };
         models::build(&self.name, &options)
     }

@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::ops::Bound::{Excluded, Included};
-use std::ops::{RangeBounds, RangeInclusive};
+use std::ops::Bound::{Excluded, Included, Unbounded};
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -40,6 +40,12 @@ impl Source<'_> {
             .map_err(|e| self.error(e.span().map(|s| s.start), "", e.message().lines().next().unwrap_or("no TOML")))
     }
 }
+
+/// The range of a number above 0.
+pub(super) const ABOVE_ZERO: (Bound<f64>, Bound<f64>) = (Excluded(0.0), Unbounded);
+
+/// The longest list of numbers.
+const MAX_LIST: usize = 1000;
 
 type Value<'a> = &'a Spanned<DeValue<'a>>;
 
@@ -132,15 +138,47 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The values of a list that is not empty, reported by [`Section::finish`] if absent.
+    fn required_list(&mut self, key: &'static str) -> Result<&'a [Spanned<DeValue<'a>>]> {
+        let Some(value) = self.value(key) else {
+            self.missing.get_or_insert(key);
+            return Ok(&[]);
+        };
+        match value.get_ref().as_array() {
+            Some(list) if (1..=MAX_LIST).contains(&list.len()) => Ok(list),
+            Some(list) => {
+                let found = format!("a list of {} numbers", list.len());
+                Err(self.error(key, found).expected(format!("1 to {MAX_LIST}")))
+            }
+            None => Err(self.error(key, describe(value.get_ref())).expected("a list of numbers: [1, 2]")),
+        }
+    }
+
+    /// Numbers within `range`, at least one.
+    pub fn required_numbers(&mut self, key: &'static str, range: impl RangeBounds<f64>) -> Result<Vec<f64>> {
+        self.required_list(key)?.iter().map(|value| self.number_of(key, value, &range)).collect()
+    }
+
+    /// Whole numbers within `range`, at least one.
+    pub fn required_counts(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Result<Vec<u32>> {
+        let range = u64::from(*range.start())..=u64::from(*range.end());
+        let list = self.required_list(key)?.iter();
+        list.map(|value| self.count_of(key, value, &range).map(|n| n as u32)).collect()
+    }
+
     /// A whole number within `range`.
     pub fn optional_count(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Result<Option<u64>> {
         let Some(value) = self.value(key) else { return Ok(None) };
+        self.count_of(key, value, &range).map(Some)
+    }
+
+    fn count_of(&self, key: &str, value: Value<'a>, range: &RangeInclusive<u64>) -> Result<u64> {
         let count = match value.get_ref() {
             DeValue::Integer(i) => u64::from_str_radix(i.as_str(), i.radix()).ok(),
             _ => None,
         };
         match count {
-            Some(count) if range.contains(&count) => Ok(Some(count)),
+            Some(count) if range.contains(&count) => Ok(count),
             _ => Err(self.error(key, describe(value.get_ref())).expected(format!(
                 "a whole number from {} to {}",
                 range.start(),
@@ -314,12 +352,12 @@ fn words(range: &impl RangeBounds<f64>) -> String {
     let low = match range.start_bound() {
         Included(low) => format!(" from {low}"),
         Excluded(low) => format!(" above {low}"),
-        std::ops::Bound::Unbounded => String::new(),
+        Unbounded => String::new(),
     };
     let high = match range.end_bound() {
         Included(high) => format!(" up to {high}"),
         Excluded(high) => format!(" to below {high}"),
-        std::ops::Bound::Unbounded => String::new(),
+        Unbounded => String::new(),
     };
     low + &high
 }

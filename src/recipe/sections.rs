@@ -1,19 +1,12 @@
 //! The sections of a recipe: their keys, defaults and ranges.
 
 use std::fmt;
-use std::ops::Bound::{Excluded, Unbounded};
+use std::ops::Bound::Excluded;
 
 use serde::Serialize;
 
 use super::reader::Section;
-use crate::optim::{Decay, GroupRule, SgdConfig};
-use crate::schedule::{Schedule, sgdr_epochs};
 use crate::{Error, ErrorKind, Result};
-
-/// The most epochs of a phase; above it a run would never end, and products with it stay far from overflow.
-pub(super) const MAX_EPOCHS: u32 = 1_000_000;
-
-const ABOVE_ZERO: (std::ops::Bound<f64>, std::ops::Bound<f64>) = (Excluded(0.0), Unbounded);
 
 /// `[data]`: the dataset and the way of an image into a batch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -119,208 +112,6 @@ impl Augment {
     }
 }
 
-/// `[optimizer]`: how gradients become steps. Each phase starts a new optimizer with these settings.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct OptimizerRecipe {
-    /// Which optimizer.
-    pub name: OptimizerName,
-    /// μ in `[0, 1)`.
-    pub momentum: f64,
-    /// Nesterov's form of momentum.
-    pub nesterov: bool,
-    /// λ of the weight decay; a group can have its own.
-    pub weight_decay: f64,
-    /// How the weight decay enters.
-    pub decay: DecayKind,
-    /// Clip the norm of the whole gradient to this.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clip_norm: Option<f64>,
-    /// Batches per step, weighted by their number of images.
-    pub accumulate: u32,
-    /// Parameters with settings of their own; the first pattern that matches a name decides.
-    #[serde(rename = "group", skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<GroupRecipe>,
-}
-
-/// The optimizers that a recipe can name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerName {
-    /// [`crate::optim::Sgd`].
-    Sgd,
-}
-
-/// The two kinds of [`Decay`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DecayKind {
-    /// Part of the gradient.
-    Coupled,
-    /// Outside of the gradient.
-    Decoupled,
-}
-
-/// `[[optimizer.group]]`: see [`GroupRule`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct GroupRecipe {
-    /// A parameter's name in which `*` stands for any characters.
-    pub pattern: String,
-    /// Factor on the learning rate.
-    pub lr_scale: f64,
-    /// Weight decay instead of the optimizer's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weight_decay: Option<f64>,
-}
-
-impl OptimizerRecipe {
-    pub(super) fn read(root: &mut Section<'_>) -> Result<Self> {
-        let mut s = root.section("optimizer")?;
-        let mut optimizer = OptimizerRecipe {
-            name: s.choice("name", OptimizerName::Sgd, &[("sgd", OptimizerName::Sgd)])?,
-            momentum: s.number("momentum", 0.9, 0.0..1.0)?,
-            nesterov: s.flag("nesterov", false)?,
-            weight_decay: s.number("weight_decay", 0.0, 0.0..)?,
-            decay: s.choice(
-                "decay",
-                DecayKind::Coupled,
-                &[("coupled", DecayKind::Coupled), ("decoupled", DecayKind::Decoupled)],
-            )?,
-            clip_norm: s.optional_number("clip_norm", ABOVE_ZERO)?,
-            accumulate: s.count("accumulate", 1, 1..=65_536)?,
-            groups: Vec::new(),
-        };
-        if optimizer.nesterov && optimizer.momentum == 0.0 {
-            return Err(s.error("nesterov", "true without momentum").expected("momentum above 0"));
-        }
-        optimizer.groups = s.sections("group")?.into_iter().map(GroupRecipe::read).collect::<Result<_>>()?;
-        s.finish()?;
-        Ok(optimizer)
-    }
-
-    /// The settings for [`crate::optim::Sgd::new`].
-    pub fn sgd(&self) -> SgdConfig {
-        let decay = match self.decay {
-            DecayKind::Coupled => Decay::Coupled(self.weight_decay),
-            DecayKind::Decoupled => Decay::Decoupled(self.weight_decay),
-        };
-        SgdConfig { momentum: self.momentum, nesterov: self.nesterov, decay }
-    }
-
-    /// The rules for [`crate::optim::ParamTable::new`].
-    pub fn rules(&self) -> Vec<GroupRule> {
-        let rule = |g: &GroupRecipe| {
-            let GroupRecipe { pattern, lr_scale, weight_decay } = g.clone();
-            GroupRule { pattern, lr_scale, weight_decay }
-        };
-        self.groups.iter().map(rule).collect()
-    }
-}
-
-impl GroupRecipe {
-    fn read(mut s: Section<'_>) -> Result<Self> {
-        let group = GroupRecipe {
-            pattern: s.required_text("pattern")?,
-            lr_scale: s.number("lr_scale", 1.0, 0.0..)?,
-            weight_decay: s.optional_number("weight_decay", 0.0..)?,
-        };
-        s.finish()?;
-        Ok(group)
-    }
-}
-
-/// `[[phase]]`: a stretch of training. Phases run in sequence on the same weights, each with a new optimizer.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Phase {
-    /// The learning rate that the schedule starts from.
-    pub lr: f64,
-    /// How long it lasts.
-    #[serde(flatten)]
-    pub length: Length,
-    /// How the learning rate moves.
-    #[serde(flatten)]
-    pub schedule: Schedule,
-}
-
-/// How long a phase lasts: the key `epochs`, or `cycles` under the schedule `sgdr`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Length {
-    /// Passes over the training images.
-    Epochs(u32),
-    /// Cycles of the schedule.
-    Cycles(u32),
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Constant,
-    Step,
-    Sgdr,
-}
-
-impl Phase {
-    /// Its length in epochs; a cycle of any other schedule than SGDR is one epoch.
-    pub fn epochs(&self) -> u32 {
-        match (self.length, self.schedule) {
-            (Length::Cycles(n), Schedule::Sgdr { cycle_len, cycle_mult, .. }) => {
-                sgdr_epochs(n, cycle_len, cycle_mult).unwrap_or(u32::MAX)
-            }
-            (Length::Epochs(n) | Length::Cycles(n), _) => n,
-        }
-    }
-
-    pub(super) fn read(mut s: Section<'_>) -> Result<Self> {
-        let kinds = [("constant", Kind::Constant), ("step", Kind::Step), ("sgdr", Kind::Sgdr)];
-        let kind = s.choice("schedule", Kind::Constant, &kinds)?;
-        let lr = s.required_number("lr", ABOVE_ZERO)?;
-        let phase = match kind {
-            Kind::Sgdr => {
-                if s.has("epochs") {
-                    let found = "not a key of the schedule sgdr, whose length is a number of cycles";
-                    return Err(s.error("epochs", found).hint("write `cycles = …` instead"));
-                }
-                let length = Length::Cycles(s.required_count("cycles", 1..=MAX_EPOCHS)?);
-                let cycle_len = s.count("cycle_len", 1, 1..=MAX_EPOCHS)?;
-                let cycle_mult = s.count("cycle_mult", 1, 1..=MAX_EPOCHS)?;
-                let warm_start = s.flag("warm_start", true)?;
-                Phase { lr, length, schedule: Schedule::Sgdr { cycle_len, cycle_mult, warm_start } }
-            }
-            Kind::Constant | Kind::Step => {
-                if s.has("cycles") {
-                    let found = "not a key of this schedule, whose length is a number of epochs";
-                    return Err(s.error("cycles", found).hint("write `epochs = …`, or `schedule = \"sgdr\"`"));
-                }
-                let length = Length::Epochs(s.required_count("epochs", 1..=MAX_EPOCHS)?);
-                let schedule = match kind {
-                    Kind::Step => Schedule::Step {
-                        every_epochs: s.required_count("every_epochs", 1..=MAX_EPOCHS)?,
-                        gamma: s.number("gamma", 0.1, (Excluded(0.0), Excluded(1e3)))?,
-                    },
-                    _ => Schedule::Constant,
-                };
-                Phase { lr, length, schedule }
-            }
-        };
-        if phase.epochs() > MAX_EPOCHS {
-            return Err(s.error("cycles", "too many epochs together").expected(format!("at most {MAX_EPOCHS} epochs")));
-        }
-        s.finish()?;
-        Ok(phase)
-    }
-
-    /// The same phase lasting `epochs`: cycles of SGDR become one cycle, so that it still anneals to the end.
-    pub(super) fn lasting(self, epochs: u32) -> Phase {
-        match self.schedule {
-            _ if self.epochs() == epochs => self,
-            Schedule::Sgdr { warm_start, .. } => {
-                let schedule = Schedule::Sgdr { cycle_len: epochs, cycle_mult: 1, warm_start };
-                Phase { length: Length::Cycles(1), schedule, ..self }
-            }
-            _ => Phase { length: Length::Epochs(epochs), ..self },
-        }
-    }
-}
-
 /// `[train]`: the rest of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrainRecipe {
@@ -332,6 +123,9 @@ pub struct TrainRecipe {
     pub checkpoint_minutes: f64,
     /// Augmented passes that the last evaluation averages with the plain one; 0 evaluates plainly.
     pub tta: u32,
+    /// Evaluate, and save as the model, a moving average of the weights that keeps this share of itself in each step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
     /// The arithmetic.
     pub precision: Precision,
 }
@@ -385,6 +179,7 @@ impl TrainRecipe {
             label_smoothing: s.number("label_smoothing", 0.0, 0.0..1.0)?,
             checkpoint_minutes: s.number("checkpoint_minutes", 5.0, 0.0..=1e6)?,
             tta: s.count("tta", 0, 0..=1000)?,
+            ema: s.optional_number("ema", (Excluded(0.0), Excluded(1.0)))?,
             precision: s.choice("precision", Precision::F32, &Precision::ALL)?,
         };
         s.finish()?;

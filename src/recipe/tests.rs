@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::optim::{ParamEntry, ParamTable};
 use crate::schedule::Schedule;
 
 const SMALL: &str = r#"
@@ -19,6 +20,10 @@ fn small() -> Recipe {
     Recipe::parse(SMALL, "small.toml").unwrap()
 }
 
+fn sgd(momentum: f64) -> Method {
+    Method::Sgd { momentum, nesterov: false }
+}
+
 fn message(text: &str) -> String {
     let error = Recipe::parse(text, "my.toml").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);
@@ -32,7 +37,7 @@ fn defaults_are_filled_in() {
     assert_eq!((r.data.size, r.data.batch, r.data.drop_last), (32, 256, false));
     assert_eq!(r.data.normalise, Normalise::Named(NormaliseBy::Dataset));
     assert_eq!(r.data.augment, Augment::NONE);
-    assert_eq!((r.optimizer.momentum, r.optimizer.accumulate, r.optimizer.clip_norm), (0.5, 1, None));
+    assert_eq!((r.optimizer.method, r.optimizer.accumulate, r.optimizer.clip_norm), (sgd(0.5), 1, None));
     assert_eq!((r.train.seed, r.train.tta, r.train.precision), (0, 0, Precision::F32));
     let phase = Phase { lr: 0.1, length: Length::Epochs(2), schedule: Schedule::Constant };
     assert_eq!((r.phases, r.train.checkpoint_minutes), (vec![phase], 5.0));
@@ -68,21 +73,21 @@ fn the_published_runs_are_the_published_ones() {
     assert_eq!((seven.epochs(), thirty_two.epochs()), (7, 32));
     let first = constant(1e-2, 2);
     for (name, wd, phases) in [
-        ("cifar10-simplenet", 0.0, vec![first, sgdr(1e-2, 2, 1, 1)]),
+        ("cifar10-simplenet", 0.0, vec![first.clone(), sgdr(1e-2, 2, 1, 1)]),
         ("cifar10-convnet", 0.0, vec![constant(1e-1, 2), sgdr(1e-1, 4, 1, 1)]),
         ("cifar10-convnet2", 0.0, vec![constant(1e-1, 2), sgdr(1e-1, 2, 1, 1)]),
         ("cifar10-convbnnet", 0.0, vec![constant(3e-2, 2), sgdr(1e-1, 4, 1, 1)]),
-        ("cifar10-convbnnet2", 0.0, vec![first]),
-        ("cifar10-resnet", 1e-5, vec![first]),
-        ("cifar10-resnet-7ep", 1e-5, vec![first, seven]),
-        ("cifar10-resnet-32ep", 1e-5, vec![first, seven, thirty_two]),
-        ("cifar10-resnet2", 1e-6, vec![first]),
-        ("cifar10-resnet2-7ep", 1e-6, vec![first, seven]),
-        ("cifar10-resnet2-32ep", 1e-6, vec![first, seven, thirty_two]),
+        ("cifar10-convbnnet2", 0.0, vec![first.clone()]),
+        ("cifar10-resnet", 1e-5, vec![first.clone()]),
+        ("cifar10-resnet-7ep", 1e-5, vec![first.clone(), seven.clone()]),
+        ("cifar10-resnet-32ep", 1e-5, vec![first.clone(), seven.clone(), thirty_two.clone()]),
+        ("cifar10-resnet2", 1e-6, vec![first.clone()]),
+        ("cifar10-resnet2-7ep", 1e-6, vec![first.clone(), seven.clone()]),
+        ("cifar10-resnet2-32ep", 1e-6, vec![first.clone(), seven.clone(), thirty_two.clone()]),
     ] {
         let r = Recipe::builtin(name).unwrap();
         assert_eq!((r.optimizer.weight_decay, &r.phases), (wd, &phases), "{name}");
-        assert_eq!((r.optimizer.momentum, r.optimizer.nesterov, r.optimizer.decay), (0.9, false, DecayKind::Coupled));
+        assert_eq!((r.optimizer.method, r.optimizer.decay), (sgd(0.9), DecayKind::Coupled));
         assert_eq!((r.data.batch, r.data.drop_last, r.data.augment), (256, false, Augment::CIFAR));
         let (mean, std) = ([0.4914, 0.48216, 0.44653], [0.24703, 0.24349, 0.26159]);
         assert_eq!(r.data.normalise, Normalise::Given { mean, std });
@@ -130,6 +135,35 @@ fn wrong_values_name_line_key_and_range() {
         ("momentum = 0.5", "decay = \"decouple\"", "did you mean `decoupled`?"),
         ("momentum = 0.5", "group = 3", "optimizer.group: 3 (expected sections: [[optimizer.group]])"),
         ("momentum = 0.5", "[[optimizer.group]]\nlr_scale = 2", "optimizer.group.0.pattern: missing"),
+        ("momentum = 0.5", "name = \"rangr\"", "did you mean `ranger`?"),
+        ("momentum = 0.5", "name = \"adam\"\nnesterov = true", "optimizer.nesterov: unknown key"),
+        ("momentum = 0.5", "sqr_momentum = 0.9", "optimizer.sqr_momentum: unknown key"),
+        ("momentum = 0.5", "name = \"adam\"\neps = 0", "optimizer.eps: 0 (expected a finite number above 0)"),
+        ("momentum = 0.5", "name = \"adam\"\nsqr_momentum = 1", "optimizer.sqr_momentum: 1 (expected"),
+        ("momentum = 0.5", "name = \"muon\"\ndecay = \"coupled\"", "optimizer.decay: \"coupled\" for muon"),
+        ("momentum = 0.5", "lookahead = 0", "optimizer.lookahead: 0 (expected a whole number from 1"),
+        ("momentum = 0.5", "lookahead_alpha = 0.5", "optimizer.lookahead_alpha: unknown key"),
+        ("momentum = 0.5", "name = \"ranger\"\nlookahead_alpha = 2", "optimizer.lookahead_alpha: 2 (expected"),
+        ("lr = 0.1", "lr = 0.1\nschedule = \"flat\"", "phase.0.schedule: \"flat\" (expected one of constant"),
+        ("lr = 0.1", "lr = 0.1\nstart = 0.5", "phase.0.start: unknown key"),
+        ("lr = 0.1", "lr = 0.1\nschedule = \"flat_cosine\"\nstart = 1.5", "phase.0.start: 1.5 (expected"),
+        ("lr = 0.1", "lr = 0.1\nschedule = \"cosine_up_down\"\nstart_lr = 1", "phase.0.end_lr: missing"),
+        ("lr = 0.1", "lr = 0.1\nschedule = \"one_cycle\"\ndiv = 0", "phase.0.div: 0 (expected"),
+        ("lr = 0.1", "lr = 0.1\nschedule = \"multi_step\"", "phase.0.milestones: missing"),
+        ("lr = 0.1", "lr = 0.1\nschedule = \"multi_step\"\nmilestones = []", "phase.0.milestones: a list of 0 numbers"),
+        ("lr = 0.1", "lr = 0.1\nschedule = \"multi_step\"\nmilestones = 3", "a list of numbers: [1, 2]"),
+        ("lr = 0.1", "lr = 0.1\nschedule = \"multi_step\"\nmilestones = [1.5]", "phase.0.milestones: 1.5 (expected"),
+        (
+            "lr = 0.1",
+            "lr = 0.1\nschedule = \"piecewise\"\nat = [0.5, 0.5]\nfactors = [1, 1]",
+            "phase.0.at: shares that do not rise",
+        ),
+        (
+            "lr = 0.1",
+            "lr = 0.1\nschedule = \"piecewise\"\nat = [0.5]\nfactors = [1, 1]",
+            "phase.0.factors: 2 factors for 1 points",
+        ),
+        ("[data]", "[train]\nema = 1\n[data]", "train.ema: 1 (expected a finite number above 0 to below 1)"),
         ("lr = 0.1", "lr = 0", "my.toml:10: phase.0.lr: 0 (expected a finite number above 0)"),
         ("lr = 0.1", "", "my.toml:8: phase.0.lr: missing"),
         ("lr = 0.1", "lr = 0.1\ncycles = 2", "phase.0.cycles: not a key of this schedule"),
@@ -156,6 +190,10 @@ fn wrong_values_name_line_key_and_range() {
         let error = message(&SMALL.replace(old, new));
         assert!(error.contains(wanted), "{new}:\n{error}\ndoes not contain\n{wanted}");
     }
+    let still =
+        SMALL.replace("momentum = 0.5", "momentum = 0").replace("lr = 0.1", "lr = 0.1\nschedule = \"one_cycle\"");
+    assert!(message(&still).contains("phase.0.cycle_momentum: a momentum that moves, and an optimizer without one"));
+    assert!(Recipe::parse(&(still + "cycle_momentum = false"), "my.toml").is_ok());
     assert!(message("").contains("missing"));
     assert!(message(SMALL.split("[[").next().unwrap()).contains("phase: missing"));
     assert!(message(&SMALL.replace("[[phase]]", "[phase]")).contains("expected sections: [[phase]]"));
@@ -182,6 +220,9 @@ momentum = 0.8
 nesterov = true
 weight_decay = 1e-3
 decay = "decoupled"
+decay_norm_and_bias = false
+lookahead = 5
+lookahead_alpha = 0.25
 clip_norm = 2
 accumulate = 4
 [[optimizer.group]]
@@ -195,6 +236,7 @@ seed = 9_223_372_036_854_775_807
 label_smoothing = 0.1
 checkpoint_minutes = 0
 tta = 4
+ema = 0.875
 precision = "bf16"
 [[phase]]
 lr = 1
@@ -220,14 +262,17 @@ warm_start = false
     let normalise = Normalise::Named(NormaliseBy::None);
     let dataset = "photos/my.hgd".to_string();
     assert_eq!(r.data, DataRecipe { dataset, size: 64, batch: 7, drop_last: true, normalise, augment });
-    let decay = crate::optim::Decay::Decoupled(1e-3);
-    assert_eq!(r.optimizer.sgd(), crate::optim::SgdConfig { momentum: 0.8, nesterov: true, decay });
+    assert_eq!(r.optimizer.method, Method::Sgd { momentum: 0.8, nesterov: true });
+    assert_eq!((r.optimizer.weight_decay, r.optimizer.decay), (1e-3, DecayKind::Decoupled));
+    assert!(!r.optimizer.decay_norm_and_bias);
+    assert_eq!(r.optimizer.lookahead, Some(LookaheadKeys { k: 5, alpha: 0.25 }));
     let rules = r.optimizer.rules();
     assert_eq!((rules[0].pattern.as_str(), rules[0].lr_scale, rules[0].weight_decay), ("*.bias", 2.0, Some(0.0)));
     assert_eq!((rules[1].pattern.as_str(), rules[1].lr_scale, rules[1].weight_decay), ("head.*", 1.0, None));
     assert_eq!((r.optimizer.clip_norm, r.optimizer.accumulate), (Some(2.0), 4));
     let (seed, precision) = (i64::MAX as u64, Precision::Bf16);
-    let train = TrainRecipe { seed, label_smoothing: 0.1, checkpoint_minutes: 0.0, tta: 4, precision };
+    let train =
+        TrainRecipe { seed, label_smoothing: 0.1, checkpoint_minutes: 0.0, tta: 4, ema: Some(0.875), precision };
     assert_eq!(r.train, train);
     let step = Schedule::Step { every_epochs: 2, gamma: 0.5 };
     let sgdr = Schedule::Sgdr { cycle_len: 2, cycle_mult: 2, warm_start: false };
@@ -235,6 +280,107 @@ warm_start = false
     assert_eq!(r.phases[1], Phase { lr: 0.1, length: Length::Cycles(3), schedule: sgdr });
     assert_eq!(r.epochs(), 6 + 2 + 4 + 8);
     assert_eq!(Recipe::parse(&r.to_toml().unwrap(), "all.toml").unwrap(), r);
+}
+
+/// Every optimizer's own defaults, and that its keys survive a round trip.
+#[test]
+fn optimizers_have_the_defaults_of_fastai_and_pytorch() {
+    let read = |keys: &str| {
+        let r = Recipe::parse(&SMALL.replace("momentum = 0.5", keys), "small.toml").unwrap();
+        assert_eq!(Recipe::parse(&r.to_toml().unwrap(), "small.toml").unwrap(), r, "{keys}");
+        r.optimizer
+    };
+    let adam = |momentum, sqr_momentum, eps| AdamKeys { momentum, sqr_momentum, eps };
+    let radam = |adam, eps_before_debias, beta| RAdamKeys { adam, eps_before_debias, beta };
+    let (fastai, ranger) = (adam(0.9, 0.99, 1e-5), adam(0.95, 0.99, 1e-6));
+    let muon = MuonKeys {
+        momentum: 0.95,
+        nesterov: true,
+        ns_steps: 5,
+        match_rms: false,
+        adam_lr_scale: 0.015,
+        adam_momentum: 0.9,
+        adam_sqr_momentum: 0.95,
+        adam_eps: 1e-10,
+    };
+    let rmsprop = Method::RmsProp { momentum: 0.0, sqr_momentum: 0.99, eps: 1e-8, divide_first: false };
+    for (name, method, wd, moments) in [
+        ("adam", Method::Adam(fastai), 0.01, 2),
+        ("adamw", Method::AdamW(adam(0.9, 0.999, 1e-8)), 0.01, 2),
+        ("radam", Method::RAdam(radam(fastai, false, 0.0)), 0.0, 2),
+        ("ranger", Method::Ranger(radam(ranger, false, 0.0)), 0.01, 3),
+        ("lamb", Method::Lamb(fastai), 0.0, 2),
+        ("rmsprop", rmsprop, 0.0, 1),
+        ("muon", Method::Muon(muon), 0.1, 2),
+    ] {
+        let optimizer = read(&format!("name = \"{name}\""));
+        assert_eq!((optimizer.method, optimizer.weight_decay, optimizer.moments()), (method, wd, moments));
+        let lookahead = (name == "ranger").then_some(LookaheadKeys { k: 6, alpha: 0.5 });
+        assert_eq!((optimizer.decay, optimizer.lookahead), (DecayKind::Decoupled, lookahead));
+        let table = ParamTable::new([ParamEntry::vector("w", 0, 3)], 3, &[]).unwrap();
+        assert_eq!(optimizer.build::<f32>(table).unwrap().moments().len(), moments, "{name}");
+    }
+    let e3 = read("name = \"ranger\"\neps_before_debias = true\nbeta = 50\nlookahead = 5\nlookahead_alpha = 0.8");
+    assert_eq!(e3.method, Method::Ranger(radam(ranger, true, 50.0)));
+    assert_eq!(e3.lookahead, Some(LookaheadKeys { k: 5, alpha: 0.8 }));
+    assert_eq!(read("name = \"rmsprop\"\nmomentum = 0.5").moments(), 2);
+    assert_eq!(read("momentum = 0\nlookahead = 3").moments(), 1);
+}
+
+#[test]
+fn schedules_have_the_defaults_of_fastai_and_pytorch() {
+    let read = |keys: &str| {
+        let r = Recipe::parse(&SMALL.replace("lr = 0.1", &format!("lr = 0.1\n{keys}")), "small.toml").unwrap();
+        assert_eq!(Recipe::parse(&r.to_toml().unwrap(), "small.toml").unwrap(), r, "{keys}");
+        r.phases[0].schedule.clone()
+    };
+    let (cycle_momentum, momentum_high, momentum_low) = (true, 0.95, 0.85);
+    for (keys, schedule) in [
+        ("schedule = \"flat_cosine\"", Schedule::FlatCosine { start: 0.75, end_factor: 1e-5 }),
+        (
+            "schedule = \"flat_cosine\"\nstart = 0.72\nend_factor = 0",
+            Schedule::FlatCosine { start: 0.72, end_factor: 0.0 },
+        ),
+        (
+            "schedule = \"one_cycle\"",
+            Schedule::OneCycle { up: 0.25, div: 25.0, final_div: 1e5, cycle_momentum, momentum_high, momentum_low },
+        ),
+        (
+            "schedule = \"one_cycle_torch\"",
+            Schedule::OneCycleTorch { up: 0.3, div: 25.0, final_div: 1e4, cycle_momentum, momentum_high, momentum_low },
+        ),
+        (
+            "schedule = \"cosine_up_down\"\nstart_lr = 0.1\nend_lr = 0.05",
+            Schedule::CosineUpDown { up: 0.3, start_lr: 0.1, end_lr: 0.05 },
+        ),
+        (
+            "schedule = \"cosine\"\nwarmup_epochs = 0.5",
+            Schedule::Cosine { warmup_epochs: 0.5, warmup_factor: 0.01, end_factor: 0.0 },
+        ),
+        ("schedule = \"polynomial\"\npower = 2", Schedule::Polynomial { power: 2.0, end_factor: 0.0 }),
+        ("schedule = \"multi_step\"\nmilestones = [1, 2]", Schedule::MultiStep { milestones: vec![1, 2], gamma: 0.1 }),
+        (
+            "schedule = \"piecewise\"\nat = [0, 0.5]\nfactors = [0.5, 1]",
+            Schedule::Piecewise { at: vec![0.0, 0.5], factors: vec![0.5, 1.0] },
+        ),
+    ] {
+        assert_eq!(read(keys), schedule);
+    }
+}
+
+#[test]
+fn another_optimizer_or_schedule_begins_with_its_own_defaults() {
+    let mut r = small();
+    r.set("optimizer.clip_norm=3").unwrap();
+    r.set("optimizer.weight_decay=0.5").unwrap();
+    r.set("optimizer.name=ranger").unwrap();
+    let fresh =
+        Recipe::parse(&SMALL.replace("momentum = 0.5", "name = \"ranger\"\nclip_norm = 3"), "small.toml").unwrap();
+    assert_eq!(r, fresh);
+    r.set("phase.0.schedule=one_cycle").unwrap();
+    r.set("phase.0.schedule=flat_cosine").unwrap();
+    assert_eq!(r.phases[0].schedule, Schedule::FlatCosine { start: 0.75, end_factor: 1e-5 });
+    assert_eq!((r.phases[0].lr, r.phases[0].epochs()), (0.1, 2));
 }
 
 #[test]
@@ -254,7 +400,7 @@ fn set_changes_one_value_with_the_checks_of_a_file() {
     ] {
         r.set(assignment).unwrap_or_else(|e| panic!("{assignment}: {e}"));
     }
-    assert_eq!((r.optimizer.weight_decay, r.optimizer.momentum, r.phases[0].lr), (1e-4, 0.75, 0.05));
+    assert_eq!((r.optimizer.weight_decay, r.optimizer.method, r.phases[0].lr), (1e-4, sgd(0.75), 0.05));
     assert_eq!((r.data.dataset.as_str(), r.model.dropout), ("some/where/else.hgd", Some(0.5)));
     assert_eq!(r.data.normalise, Normalise::Given { mean: [0.25, 0.5, 0.5], std: [1.0; 3] });
     assert_eq!((r.optimizer.clip_norm, r.train.precision), (None, Precision::Bf16));

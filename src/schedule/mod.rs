@@ -1,9 +1,14 @@
-//! Schedules: the learning rate as a pure function of the step.
+//! Schedules: the rates of a step as a pure function of where it lies.
 //!
 //! Nothing is remembered between steps, so a resumed run continues on the curve, and a curve can be drawn without
-//! training. Steps are optimizer steps: with accumulation one step stands for several batches.
+//! training. Steps are optimizer steps: with accumulation one step stands for several batches. The rates for step i are
+//! set before step i: the first step has position 0, the last one (n − 1)/n.
+
+use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
+
+use crate::optim::Rates;
 
 /// Where a step lies in its phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,17 +21,29 @@ pub struct Position {
     pub total_steps: u64,
 }
 
-/// How the learning rate moves over a phase.
+impl Position {
+    /// The share of the phase that is done, from 0 to 1.
+    fn share(self) -> f64 {
+        (self.step as f64 / self.total_steps.max(1) as f64).min(1.0)
+    }
+
+    /// Epochs done.
+    fn epochs(self) -> f64 {
+        self.step as f64 / self.steps_per_epoch.max(1) as f64
+    }
+}
+
+/// How the learning rate, and sometimes the momentum, move over a phase.
 ///
 /// ```
 /// use handgrad::schedule::{Position, Schedule};
 /// let sgdr = Schedule::Sgdr { cycle_len: 1, cycle_mult: 1, warm_start: true };
-/// let at = |step| sgdr.lr(0.1, Position { step, steps_per_epoch: 196, total_steps: 196 });
-/// assert_eq!(at(0), 0.001);
-/// assert!((at(98) - 0.05).abs() < 1e-12);
+/// let at = |step| sgdr.rates(0.1, Position { step, steps_per_epoch: 196, total_steps: 196 });
+/// assert_eq!((at(0).lr, at(0).momentum), (0.001, None));
+/// assert!((at(98).lr - 0.05).abs() < 1e-12);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "schedule", rename_all = "lowercase", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "schedule", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
     /// The same rate at every step.
     Constant,
@@ -58,28 +75,204 @@ pub enum Schedule {
         /// The published warm start.
         warm_start: bool,
     },
+    /// The rate times `gamma` after each of some epochs: PyTorch's MultiStepLR.
+    MultiStep {
+        /// Epochs, counted from the phase's start, after which the rate changes; in any order.
+        milestones: Vec<u32>,
+        /// The factor of each change.
+        gamma: f64,
+    },
+    /// The full rate until a share of the phase is done, then a cosine down to `end_factor` times it: fastai's
+    /// `fit_flat_cos` (.75 and 1e-5, what E2 trained with); E3 has .72 and 0.
+    FlatCosine {
+        /// The share of the phase at which the rate begins to fall, 0 to 1.
+        start: f64,
+        /// What is left of the rate at the end.
+        end_factor: f64,
+    },
+    /// fastai's `fit_one_cycle` (after Smith and Topin 2017): cosines lr/div → lr → lr/final_div, and for the momentum
+    /// high → low → high.
+    OneCycle {
+        /// The share of the phase in which the rate rises, 0 to 1; fastai has .25.
+        up: f64,
+        /// The rate starts at lr/div; fastai has 25.
+        div: f64,
+        /// It ends at lr/final_div; fastai has 1e5.
+        final_div: f64,
+        /// Whether the momentum (μ, or Adam's β₁) moves against the rate; otherwise the optimizer's own stays.
+        cycle_momentum: bool,
+        /// The momentum at both ends.
+        momentum_high: f64,
+        /// The momentum at the peak of the rate.
+        momentum_low: f64,
+    },
+    /// PyTorch's OneCycleLR, which E5 trained with: as [`Schedule::OneCycle`], but the rate ends at
+    /// lr/div/final_div, exactly there, and reaches lr one step earlier: with T steps the peak is at `up·T − 1` and the
+    /// end at `T − 1`.
+    OneCycleTorch {
+        /// The share of the phase in which the rate rises, 0 to 1; PyTorch has .3.
+        up: f64,
+        /// The rate starts at lr/div; PyTorch has 25.
+        div: f64,
+        /// It ends at lr/div/final_div; PyTorch has 1e4.
+        final_div: f64,
+        /// Whether the momentum (μ, or Adam's β₁) moves against the rate; otherwise the optimizer's own stays.
+        cycle_momentum: bool,
+        /// The momentum at both ends.
+        momentum_high: f64,
+        /// The momentum at the peak of the rate.
+        momentum_low: f64,
+    },
+    /// Two cosines: from `start_lr` up to the phase's rate, then down to `end_lr`. E4 has .1 → .3 over 30 %, then
+    /// .3 → .05.
+    CosineUpDown {
+        /// The share of the phase in which the rate rises, 0 to 1.
+        up: f64,
+        /// The rate of the first step.
+        start_lr: f64,
+        /// The rate towards which it falls.
+        end_lr: f64,
+    },
+    /// A line from `warmup_factor` times the rate up to the rate, then a cosine down to `end_factor` times it.
+    Cosine {
+        /// Epochs of the line, whole or not; 0 leaves it out.
+        warmup_epochs: f64,
+        /// What the first step has of the rate.
+        warmup_factor: f64,
+        /// What is left of the rate at the end.
+        end_factor: f64,
+    },
+    /// `end + (1 − end)·(1 − share)^power` times the rate: PyTorch's PolynomialLR, whose end is 0.
+    Polynomial {
+        /// 1 is a line.
+        power: f64,
+        /// What is left of the rate at the end.
+        end_factor: f64,
+    },
+    /// Lines through given points.
+    Piecewise {
+        /// Shares of the phase, 0 to 1, each above the one before.
+        at: Vec<f64>,
+        /// What the rate is multiplied by there; before the first and behind the last point it stays.
+        factors: Vec<f64>,
+    },
 }
 
 impl Schedule {
-    /// The rate of the step at `at`, where the phase's peak rate is `peak`. A phase with no steps per epoch counts
-    /// as one step per epoch.
-    pub fn lr(&self, peak: f64, at: Position) -> f64 {
-        let steps_per_epoch = at.steps_per_epoch.max(1);
+    /// The rates of the step at `at`, where the phase's rate is `lr`. A phase with no steps per epoch counts as one
+    /// step per epoch.
+    pub fn rates(&self, lr: f64, at: Position) -> Rates {
         match *self {
-            Schedule::Constant => peak,
+            Schedule::Constant => Rates::of(lr),
             Schedule::Step { every_epochs, gamma } => {
-                let changes = at.step / steps_per_epoch / u64::from(every_epochs.max(1));
-                peak * gamma.powf(changes as f64)
+                let changes = at.step / at.steps_per_epoch.max(1) / u64::from(every_epochs.max(1));
+                Rates::of(lr * gamma.powf(changes as f64))
+            }
+            Schedule::MultiStep { ref milestones, gamma } => {
+                let epoch = at.step / at.steps_per_epoch.max(1);
+                let changes = milestones.iter().filter(|&&milestone| epoch >= u64::from(milestone)).count();
+                Rates::of(lr * gamma.powf(changes as f64))
             }
             Schedule::Sgdr { cycle_len, cycle_mult, warm_start } => {
-                let cycle = Cycle::of(at.step, steps_per_epoch.saturating_mul(cycle_len.max(1).into()), cycle_mult);
+                let first = at.steps_per_epoch.max(1).saturating_mul(cycle_len.max(1).into());
+                let cycle = Cycle::of(at.step, first, cycle_mult);
                 let (c, nb) = (cycle.step as f64, cycle.steps as f64);
                 if warm_start && cycle.index == 0 && c < nb / 20.0 {
-                    return peak / 100.0;
+                    return Rates::of(lr / 100.0);
                 }
-                peak / 2.0 * (1.0 + (std::f64::consts::PI * c / nb).cos())
+                Rates::of(lr / 2.0 * (1.0 + (PI * c / nb).cos()))
+            }
+            Schedule::FlatCosine { start, end_factor } => {
+                Rates::of(up_down(start, lr, lr, lr * end_factor, at.share()))
+            }
+            Schedule::OneCycle { up, div, final_div, cycle_momentum, momentum_high: high, momentum_low: low } => {
+                let share = at.share();
+                let momentum = cycle_momentum.then(|| up_down(up, high, low, high, share));
+                Rates { lr: up_down(up, lr / div, lr, lr / final_div, share), momentum }
+            }
+            Schedule::OneCycleTorch { up, div, final_div, cycle_momentum, momentum_high: high, momentum_low: low } => {
+                let half = torch_half(up, at);
+                let momentum = cycle_momentum.then(|| half.between(high, low, high));
+                Rates { lr: half.between(lr / div, lr, lr / div / final_div), momentum }
+            }
+            Schedule::CosineUpDown { up, start_lr, end_lr } => Rates::of(up_down(up, start_lr, lr, end_lr, at.share())),
+            Schedule::Cosine { warmup_epochs, warmup_factor, end_factor } => {
+                let (done, all) = (at.epochs(), at.total_steps.max(1) as f64 / at.steps_per_epoch.max(1) as f64);
+                if done < warmup_epochs {
+                    return Rates::of(lr * (warmup_factor + (1.0 - warmup_factor) * done / warmup_epochs));
+                }
+                let share = ((done - warmup_epochs) / (all - warmup_epochs).max(f64::MIN_POSITIVE)).min(1.0);
+                Rates::of(cosine(lr, lr * end_factor, share))
+            }
+            Schedule::Polynomial { power, end_factor } => {
+                Rates::of(lr * (end_factor + (1.0 - end_factor) * (1.0 - at.share()).powf(power)))
+            }
+            Schedule::Piecewise { at: ref points, ref factors } => {
+                Rates::of(lr * interpolate(points, factors, at.share()))
             }
         }
+    }
+
+    /// Whether the momentum moves.
+    pub fn moves_momentum(&self) -> bool {
+        match self {
+            Schedule::OneCycle { cycle_momentum, .. } | Schedule::OneCycleTorch { cycle_momentum, .. } => {
+                *cycle_momentum
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A cosine's half from `start` to `end`, `share` of which is done.
+fn cosine(start: f64, end: f64, share: f64) -> f64 {
+    start + (1.0 + (PI * (1.0 - share)).cos()) * (end - start) / 2.0
+}
+
+/// Half a cosine from `start` to `middle`, which is reached at `up`, and another one to `end`.
+fn up_down(up: f64, start: f64, middle: f64, end: f64, share: f64) -> f64 {
+    if share < up {
+        cosine(start, middle, share / up)
+    } else {
+        cosine(middle, end, (share - up) / (1.0 - up).max(f64::MIN_POSITIVE))
+    }
+}
+
+/// A step's place in a cycle of PyTorch's.
+enum Half {
+    /// Share of the way up.
+    Up(f64),
+    /// Share of the way down.
+    Down(f64),
+}
+
+fn torch_half(up: f64, at: Position) -> Half {
+    let (step, last) = (at.step as f64, at.total_steps.max(1) as f64 - 1.0);
+    let peak = up * at.total_steps as f64 - 1.0;
+    if step <= peak && peak > 0.0 {
+        return Half::Up(step / peak);
+    }
+    let peak = peak.max(0.0);
+    Half::Down(((step - peak) / (last - peak).max(f64::MIN_POSITIVE)).min(1.0))
+}
+
+impl Half {
+    fn between(&self, start: f64, middle: f64, end: f64) -> f64 {
+        match *self {
+            Half::Up(share) => cosine(start, middle, share),
+            Half::Down(share) => cosine(middle, end, share),
+        }
+    }
+}
+
+/// The line through the points around `x`; 1 without points.
+fn interpolate(points: &[f64], values: &[f64], x: f64) -> f64 {
+    let next = points.iter().position(|&point| point > x).unwrap_or(points.len());
+    let point = |i: usize| Some((*points.get(i)?, *values.get(i)?));
+    match (next.checked_sub(1).and_then(point), point(next)) {
+        (Some((x0, y0)), Some((x1, y1))) => y0 + (y1 - y0) * (x - x0) / (x1 - x0),
+        (Some((_, y)), None) | (None, Some((_, y))) => y,
+        (None, None) => 1.0,
     }
 }
 
@@ -128,104 +321,4 @@ impl Cycle {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::f64::consts::PI;
-
-    fn rates(schedule: Schedule, peak: f64, steps_per_epoch: u64, epochs: u64) -> Vec<f64> {
-        let total_steps = steps_per_epoch * epochs;
-        (0..total_steps).map(|step| schedule.lr(peak, Position { step, steps_per_epoch, total_steps })).collect()
-    }
-
-    /// E1's scheduler told as what it is, a machine with a state: one answer before the first batch and one after
-    /// each batch; `i` counts batches of the whole fit.
-    fn published(peak: f64, batches: u64, cycle_len: u64, cycle_mult: u64, steps: u64) -> Vec<f64> {
-        let (mut nb, mut c) = (batches * cycle_len, 0);
-        let mut answers = Vec::new();
-        for i in 0..steps {
-            if (i as f64) < nb as f64 / 20.0 {
-                c += 1;
-                answers.push(peak / 100.0);
-                continue;
-            }
-            answers.push(peak / 2.0 * (1.0 + (PI * c as f64 / nb as f64).cos()));
-            c += 1;
-            if c == nb {
-                c = 0;
-                nb *= cycle_mult;
-            }
-        }
-        answers
-    }
-
-    #[test]
-    fn sgdr_equals_the_published_state_machine() {
-        for (batches, cycle_len, cycle_mult, epochs) in
-            [(196, 1, 1, 4), (196, 1, 2, 7), (196, 4, 1, 32), (20, 1, 1, 3), (21, 1, 3, 13), (2, 1, 2, 7), (7, 3, 2, 9)]
-        {
-            let schedule =
-                Schedule::Sgdr { cycle_len: cycle_len as u32, cycle_mult: cycle_mult as u32, warm_start: true };
-            let ours = rates(schedule, 0.3, batches, epochs);
-            assert_eq!(ours, published(0.3, batches, cycle_len, cycle_mult, batches * epochs));
-        }
-    }
-
-    #[test]
-    fn sgdr_by_hand() {
-        let ours = rates(Schedule::Sgdr { cycle_len: 1, cycle_mult: 2, warm_start: true }, 1.0, 196, 3);
-        assert!(ours[..10].iter().all(|&lr| lr == 0.01));
-        assert!((ours[10] - 0.993_590_891_707).abs() < 1e-12, "{}", ours[10]); // (1 + cos(10π/196))/2
-        assert!((ours[98] - 0.5).abs() < 1e-15);
-        assert!(ours[195] > 0.0 && ours[195] < 1e-4);
-        assert_eq!(ours[196], 1.0); // the second cycle has no warm start
-        assert!((ours[392] - 0.5).abs() < 1e-15);
-        let cold = rates(Schedule::Sgdr { cycle_len: 1, cycle_mult: 2, warm_start: false }, 1.0, 196, 3);
-        assert_eq!(cold[0], 1.0);
-        assert_eq!(cold[10..], ours[10..]);
-    }
-
-    #[test]
-    fn constant_and_step() {
-        assert!(rates(Schedule::Constant, 0.1, 3, 2).iter().all(|&lr| lr == 0.1));
-        let ours = rates(Schedule::Step { every_epochs: 2, gamma: 0.5 }, 1.0, 3, 5);
-        assert_eq!(ours, [[1.0; 6].as_slice(), &[0.5; 6], &[0.25; 3]].concat());
-    }
-
-    #[test]
-    fn epochs_of_cycles() {
-        for cycles in 0..6u32 {
-            for mult in 1..4u32 {
-                let expected: u32 = (0..cycles).map(|i| 5 * mult.pow(i)).sum();
-                assert_eq!(sgdr_epochs(cycles, 5, mult), Some(expected));
-            }
-        }
-        assert_eq!(sgdr_epochs(32, 1, 2), Some(u32::MAX));
-        assert_eq!(sgdr_epochs(33, 1, 2), None);
-        assert_eq!(sgdr_epochs(u32::MAX, 2, 1), None);
-    }
-
-    /// No value of a field or of a position may panic or hang.
-    #[test]
-    fn extreme_values_answer() {
-        for n in [0, 1, u32::MAX] {
-            for step in [0, 1, u64::MAX] {
-                let at = Position { step, steps_per_epoch: step, total_steps: 0 };
-                for s in [
-                    Schedule::Sgdr { cycle_len: n, cycle_mult: n, warm_start: true },
-                    Schedule::Step { every_epochs: n, gamma: 0.5 },
-                ] {
-                    assert!(s.lr(1.0, at).is_finite() && s.lr(1.0, Position { steps_per_epoch: 0, ..at }).is_finite());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn reads_and_writes_text() {
-        let sgdr = Schedule::Sgdr { cycle_len: 1, cycle_mult: 2, warm_start: true };
-        let text = serde_json::to_string(&sgdr).unwrap();
-        assert_eq!(text, r#"{"schedule":"sgdr","cycle_len":1,"cycle_mult":2,"warm_start":true}"#);
-        assert_eq!(serde_json::from_str::<Schedule>(&text).unwrap(), sgdr);
-        assert!(serde_json::from_str::<Schedule>(&text.replace("mult", "muls")).is_err());
-    }
-}
+mod tests;

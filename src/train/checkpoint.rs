@@ -10,7 +10,7 @@ use super::evaluate::Totals;
 use crate::backend::{Real, simd_level};
 use crate::graph::Graph;
 use crate::io::model_file::{self, Extra, ModelInfo, Preprocessing};
-use crate::optim::Optimizer;
+use crate::optim::{Ema, Optimizer};
 use crate::{Error, ErrorKind, ParamInfo, Params, Result};
 
 /// Where a run stands.
@@ -81,6 +81,9 @@ pub(super) type Moments<E> = (u64, Vec<(String, Vec<E>)>);
 const PROGRESS: &str = "progress";
 const OPTIMIZER_STEPS: &str = "optimizer.steps";
 const MOMENT: &str = "optimizer.moment.";
+const EMA_STEPS: &str = "ema.steps";
+const EMA_VALUES: &str = "ema.values";
+const EMA_STATES: &str = "ema.states";
 const SIMD: &str = "simd";
 const DATASET: &str = "dataset";
 
@@ -102,8 +105,14 @@ pub(super) fn save<E: Real>(
     params: &Params<E>,
     progress: &Progress,
     optimizer: &dyn Optimizer<E>,
+    ema: Option<&Ema<E>>,
 ) -> Result<()> {
     let mut extra = Extra::default();
+    if let Some(ema) = ema {
+        let (values, states) = ema.averages();
+        extra.values.extend([(EMA_VALUES.into(), values), (EMA_STATES.into(), states)]);
+        extra.counters.insert(EMA_STEPS.into(), vec![ema.steps()]);
+    }
     for (name, moment) in optimizer.moments() {
         extra.values.insert(format!("{MOMENT}{name}"), moment);
     }
@@ -133,12 +142,13 @@ pub(super) fn non_finite(step: u64, what: &str) -> Error {
     e.expected("finite numbers").hint("take a lower learning rate, clip gradients, or check the data")
 }
 
-/// Sets parameters and state from a job's checkpoint, where an epoch has `batches` batches; `None` where the run was
-/// stopped before its first checkpoint.
+/// Sets parameters, state and their averages from a job's checkpoint, where an epoch has `batches` batches; `None` where
+/// the run was stopped before its first checkpoint.
 pub(super) fn load<E: Real>(
     job: &Job,
     batches: usize,
     params: &mut Params<E>,
+    ema: Option<&mut Ema<E>>,
 ) -> Result<Option<(Progress, Moments<E>)>> {
     let path = job.folder.checkpoint();
     if !path.exists() {
@@ -168,6 +178,10 @@ pub(super) fn load<E: Real>(
         return Err(e.expected(format!("one within {} epochs of {batches} batches", bounds.epochs)));
     }
     file.fill(params)?;
+    if let Some(ema) = ema {
+        let steps = file.extra_counters(EMA_STEPS)?.first().copied().unwrap_or(0);
+        ema.restore(steps, &file.extra_values(EMA_VALUES)?, &file.extra_values(EMA_STATES)?)?;
+    }
     let mut moments = Vec::new();
     for name in file.extras().filter_map(|name| name.strip_prefix(MOMENT)) {
         moments.push((name.to_owned(), file.extra_values(&format!("{MOMENT}{name}"))?));

@@ -18,7 +18,7 @@ use crate::graph::Graph;
 use crate::infer::{self, EvalConfig, Model};
 use crate::io::metrics::{self, EpochMetrics};
 use crate::io::{model_file, plot};
-use crate::optim::{Optimizer, ParamEntry, ParamTable, Sgd, clip_grad_norm};
+use crate::optim::{Ema, Optimizer, ParamTable, Rates, clip_grad_norm};
 use crate::plan::require_memory;
 use crate::recipe::{self, Phase, Recipe};
 use crate::rng::Key;
@@ -130,6 +130,8 @@ struct Trainer<'a, B: Host> {
     train: Loader,
     valid: Loader,
     feed: Feed<B>,
+    /// The averaged weights, where the recipe asks for them: they are what is evaluated and saved as the model.
+    ema: Option<Ema<B::Elem>>,
     /// Bytes that the run allocates in all.
     peak_bytes: usize,
     progress: Progress,
@@ -164,17 +166,21 @@ impl<'a, B: Host> Trainer<'a, B> {
             LoaderConfig { size: (size, size), normalise: config.normalise, ..LoaderConfig::valid(dataset, batch) };
         let feed = Feed::<B>::bytes_for(batch, config.size, dataset.classes().len());
         let loaders = config.bytes(dataset).saturating_add(valid.bytes(dataset)).saturating_add(feed);
-        let params = graph.params().iter().map(|param| param.spec.layout.len()).sum::<usize>();
-        let moments = if recipe.optimizer.momentum > 0.0 { params * size_of::<B::Elem>() } else { 0 };
-        let engine = Engine::<B>::bytes_for(&graph, batch)?;
-        require_memory(engine.saturating_add(moments).saturating_add(loaders))?;
+        let (values, states) = Params::<B::Elem>::lens(&graph);
+        let averages = if recipe.train.ema.is_some() { values.saturating_add(states) } else { 0 };
+        let kept = recipe.optimizer.moments().saturating_mul(values).saturating_add(averages);
+        let kept = kept.saturating_mul(size_of::<B::Elem>());
+        let bytes = Engine::<B>::bytes_for(&graph, batch)?.saturating_add(kept).saturating_add(loaders);
+        require_memory(bytes)?;
+        let engine = Engine::<B>::new(&graph, batch, recipe.train.seed)?;
         let trainer = Trainer {
             job,
-            engine: Engine::new(&graph, batch, recipe.train.seed)?,
+            ema: recipe.train.ema.map(|decay| Ema::new(decay, engine.params())).transpose()?,
+            engine,
             train: Loader::new(dataset.clone(), config)?,
             valid: Loader::new(dataset.clone(), valid)?,
             feed: Feed::default(),
-            peak_bytes: engine + moments + loaders,
+            peak_bytes: bytes,
             progress: Progress::default(),
             saved_at: Instant::now(),
             graph,
@@ -217,9 +223,9 @@ impl<'a, B: Host> Trainer<'a, B> {
                 optimizer.restore(steps, &saved)?;
             }
             while self.progress.epochs < after {
-                let metrics = self.epoch(phase, first_epoch, &mut optimizer, stop, report)?;
+                let metrics = self.epoch(phase, first_epoch, &mut *optimizer, stop, report)?;
                 history.push(metrics);
-                self.finish_epoch(&history, &mut optimizer, report)?;
+                self.finish_epoch(&history, &*optimizer, report)?;
                 // An epoch of a single step has no other place to stop at.
                 if stop.load(Ordering::Relaxed) && self.progress.epochs < u64::from(job.recipe.epochs()) {
                     return Err(self.interrupted());
@@ -235,7 +241,8 @@ impl<'a, B: Host> Trainer<'a, B> {
     fn resume(&mut self) -> Result<Option<Moments<B::Elem>>> {
         let job = self.job;
         let batches = self.train.steps_per_epoch();
-        if let Some((progress, moments)) = checkpoint::load(job, batches, self.engine.params_mut())? {
+        let saved = checkpoint::load(job, batches, self.engine.params_mut(), self.ema.as_mut())?;
+        if let Some((progress, moments)) = saved {
             self.engine.set_step(progress.engine_step);
             self.progress = progress;
             return Ok(Some(moments));
@@ -260,9 +267,9 @@ impl<'a, B: Host> Trainer<'a, B> {
         });
     }
 
-    fn optimizer(&self) -> Result<Sgd<B::Elem>> {
+    fn optimizer(&self) -> Result<Box<dyn Optimizer<B::Elem>>> {
         let optimizer = &self.job.recipe.optimizer;
-        Sgd::new(optimizer.sgd(), param_table(self.engine.params(), &optimizer.rules())?)
+        optimizer.build(ParamTable::of(self.engine.params(), &optimizer.rules())?)
     }
 
     /// Trains one epoch, from wherever the checkpoint left it, and evaluates.
@@ -270,7 +277,7 @@ impl<'a, B: Host> Trainer<'a, B> {
         &mut self,
         phase: &Phase,
         first_epoch: u64,
-        optimizer: &mut Sgd<B::Elem>,
+        optimizer: &mut dyn Optimizer<B::Elem>,
         stop: &AtomicBool,
         report: &mut dyn FnMut(Event<'_>),
     ) -> Result<EpochMetrics> {
@@ -279,7 +286,7 @@ impl<'a, B: Host> Trainer<'a, B> {
         let batches = self.train.steps_per_epoch();
         let steps_per_epoch = batches.div_ceil(accumulate) as u64;
         let (started, seconds_before) = (Instant::now(), self.progress.seconds);
-        let (mut lr, mut pending) = (phase.lr, 0);
+        let (mut rates, mut pending) = (Rates::of(phase.lr), 0);
         let mut epoch = self.train.epoch(self.progress.epochs, self.progress.batch)?;
         while let Some(batch) = epoch.next().transpose()? {
             let in_group = self.progress.batch % accumulate;
@@ -297,12 +304,15 @@ impl<'a, B: Host> Trainer<'a, B> {
             let step = (self.progress.epochs - first_epoch) * steps_per_epoch
                 + ((self.progress.batch - 1) / accumulate) as u64;
             let total_steps = steps_per_epoch * u64::from(phase.epochs());
-            lr = phase.schedule.lr(phase.lr, Position { step, steps_per_epoch, total_steps });
+            rates = phase.schedule.rates(phase.lr, Position { step, steps_per_epoch, total_steps });
             let (values, grads, _) = self.engine.params_mut().split_mut();
             if let Some(max_norm) = recipe.optimizer.clip_norm {
                 clip_grad_norm(grads, optimizer.table(), max_norm)?;
             }
-            optimizer.step(values, grads, lr)?;
+            optimizer.step(values, grads, rates)?;
+            if let Some(ema) = &mut self.ema {
+                ema.update(self.engine.params())?;
+            }
 
             self.progress.seconds = seconds_before + started.elapsed().as_secs_f64();
             self.progress.engine_step = self.engine.step();
@@ -317,7 +327,10 @@ impl<'a, B: Host> Trainer<'a, B> {
             }
         }
         let trained_seconds = self.progress.epoch_seconds().max(1e-9);
-        let totals = evaluate(&mut self.engine, &self.valid, &mut self.feed)?;
+        self.swap_averages()?;
+        let totals = evaluate(&mut self.engine, &self.valid, &mut self.feed);
+        self.swap_averages()?;
+        let totals = totals?;
         checkpoint::check_finite(self.engine.params(), self.engine.step())?;
         if !totals.mean_loss().is_finite() {
             return Err(checkpoint::non_finite(self.engine.step(), "the validation loss after it"));
@@ -329,10 +342,15 @@ impl<'a, B: Host> Trainer<'a, B> {
             valid_loss: totals.mean_loss(),
             accuracy: totals.accuracy(),
             top5: totals.top5(),
-            lr,
+            lr: rates.lr,
             seconds: self.progress.epoch_seconds(),
             images_per_second: self.progress.train.images as f64 / trained_seconds,
         })
+    }
+
+    /// Exchanges the weights that are trained and their averages, where there are any.
+    fn swap_averages(&mut self) -> Result<()> {
+        self.ema.as_mut().map_or(Ok(()), |ema| ema.swap(self.engine.params_mut()))
     }
 
     /// The images of the optimizer step that starts with batch `first`.
@@ -345,7 +363,7 @@ impl<'a, B: Host> Trainer<'a, B> {
     /// A checkpoint where the clock or a signal asks for one.
     fn save_inside_epoch(
         &mut self,
-        optimizer: &Sgd<B::Elem>,
+        optimizer: &dyn Optimizer<B::Elem>,
         stop: &AtomicBool,
         report: &mut dyn FnMut(Event<'_>),
     ) -> Result<()> {
@@ -367,9 +385,9 @@ impl<'a, B: Host> Trainer<'a, B> {
             .hint(format!("the state is saved: `handgrad train --out {quoted} --resume` goes on"))
     }
 
-    fn save(&mut self, optimizer: &Sgd<B::Elem>) -> Result<()> {
+    fn save(&mut self, optimizer: &dyn Optimizer<B::Elem>) -> Result<()> {
         checkpoint::check_finite(self.engine.params(), self.engine.step())?;
-        checkpoint::save(self.job, &self.graph, self.engine.params(), &self.progress, optimizer)?;
+        checkpoint::save(self.job, &self.graph, self.engine.params(), &self.progress, optimizer, self.ema.as_ref())?;
         self.saved_at = Instant::now();
         Ok(())
     }
@@ -378,10 +396,10 @@ impl<'a, B: Host> Trainer<'a, B> {
     fn finish_epoch(
         &mut self,
         history: &[EpochMetrics],
-        optimizer: &mut Sgd<B::Elem>,
+        optimizer: &dyn Optimizer<B::Elem>,
         report: &mut dyn FnMut(Event<'_>),
     ) -> Result<()> {
-        let (recipe, folder) = (&self.job.recipe, &self.job.folder);
+        let Job { recipe, folder, .. } = self.job;
         let metrics = history.last().expect("an epoch is done");
         self.progress.next_epoch();
         metrics::append(folder.metrics(), metrics)?;
@@ -390,10 +408,12 @@ impl<'a, B: Host> Trainer<'a, B> {
         let notes = [("epoch", metrics.epoch.to_string()), ("accuracy", metrics.accuracy.to_string())];
         let best_before = history[..history.len() - 1].iter().map(|m| m.accuracy).fold(f64::NEG_INFINITY, f64::max);
         let info = checkpoint::model_info(self.job, &notes)?;
+        self.swap_averages()?;
         if metrics.accuracy > best_before {
             model_file::save(folder.best(), &self.graph, self.engine.params(), &info, &Default::default())?;
         }
         model_file::save(folder.last(), &self.graph, self.engine.params(), &info, &Default::default())?;
+        self.swap_averages()?;
         self.save(optimizer)?;
         report(Event::Epoch(metrics));
         Ok(())
@@ -429,23 +449,6 @@ impl<'a, B: Host> Trainer<'a, B> {
         write_text(&self.job.folder.result(), &text)?;
         Ok(report)
     }
-}
-
-/// The optimizer's table of a model's parameters.
-///
-/// # Errors
-/// Kind [`ErrorKind::Usage`] for a rule that matches no parameter.
-pub fn param_table<E: crate::backend::Real>(
-    params: &Params<E>,
-    rules: &[crate::optim::GroupRule],
-) -> Result<ParamTable> {
-    let entries = params.table().iter().map(|info| ParamEntry {
-        name: &info.name,
-        offset: info.offset,
-        len: info.len,
-        used: info.used,
-    });
-    ParamTable::new(entries, params.values().len(), rules)
 }
 
 /// A recipe's normalisation for a dataset.

@@ -1,11 +1,11 @@
 //! Recipes that somebody damaged, by chance or on purpose: an error or a recipe that works, never a panic.
 
 use handgrad::backend::{Cpu, Reference};
-use handgrad::optim::Sgd;
+use handgrad::optim::ParamTable;
 use handgrad::plan::{Mode, Plan};
 use handgrad::recipe::Recipe;
 use handgrad::rng::{Key, Stream};
-use handgrad::{ErrorKind, Params, train};
+use handgrad::{ErrorKind, Params};
 
 const CASES: usize = 6000;
 
@@ -185,8 +185,8 @@ fn exercise(recipe: &Recipe) {
         }
         if recipe.data.size <= 64 && classes == 2 {
             let params = Params::<f32>::zeros(&graph).unwrap();
-            let table = train::param_table(&params, &recipe.optimizer.rules());
-            let _ = table.and_then(|table| Sgd::<f32>::new(recipe.optimizer.sgd(), table));
+            let table = ParamTable::of(&params, &recipe.optimizer.rules());
+            let _ = table.and_then(|table| recipe.optimizer.build::<f32>(table));
         }
     }
 }

@@ -189,9 +189,10 @@ fn two_processes_do_not_train_in_one_folder() {
     place.done("train --out a --resume");
 }
 
-/// Runs [`ACCUMULATE`] in this process, stopped at the event of this number. Whether it came to its end before.
-fn run_until(place: &Place, out: &Path, resume: bool, stop_at: usize) -> bool {
-    let recipe = Recipe::parse(ACCUMULATE, "accumulate.toml").unwrap();
+/// Runs a recipe in this process, stopped at the event of this number. Whether it came to its end before, and after how
+/// many events.
+fn run_until(place: &Place, recipe: &str, out: &Path, resume: bool, stop_at: usize) -> (bool, usize) {
+    let recipe = Recipe::parse(recipe, "recipe.toml").unwrap();
     let dataset = Arc::new(Dataset::open(place.path("data.hgd")).unwrap());
     let folder = if resume { RunFolder::open(Some(out), "") } else { RunFolder::create(Some(out), "") };
     let job = Job { recipe, dataset, folder: folder.unwrap(), resume, other_simd: false };
@@ -204,30 +205,65 @@ fn run_until(place: &Place, out: &Path, resume: bool, stop_at: usize) -> bool {
         }
     });
     match done {
-        Ok(_) => true,
+        Ok(_) => (true, events),
         Err(e) => {
             assert_eq!(e.kind(), ErrorKind::Interrupted, "{e}");
-            false
+            (false, events)
         }
     }
 }
 
 #[test]
 fn stopped_after_any_step_and_at_any_epochs_end_a_run_goes_on_with_the_same_bits() {
+    assert_eq!(stop_everywhere(ACCUMULATE, 1), 7 * (4 + 1));
+}
+
+/// A net with running statistics, an optimizer that keeps three moments, averaged weights, a rate and a momentum that
+/// move, and a second phase, whose optimizer starts anew.
+#[test]
+fn ranger_with_averaged_weights_goes_on_with_the_same_bits() {
+    let recipe = r#"
+title = "ranger"
+[model]
+name = "quickstart"
+[data]
+dataset = "data.hgd"
+size = 16
+batch = 64
+augment = "cifar"
+[optimizer]
+name = "ranger"
+decay_norm_and_bias = false
+[train]
+ema = 0.9
+[[phase]]
+lr = 0.004
+schedule = "flat_cosine"
+epochs = 2
+[[phase]]
+lr = 0.004
+schedule = "one_cycle"
+epochs = 1
+"#;
+    assert_eq!(stop_everywhere(recipe, 3), 3 * (5 + 1));
+}
+
+/// Stops a run at each `stride`-th event and goes on. How many events there are.
+fn stop_everywhere(recipe: &str, stride: usize) -> usize {
     let place = Place::new();
-    assert!(run_until(&place, &place.path("whole"), false, usize::MAX));
-    let mut at = 1;
-    while !run_until(&place, &place.path(format!("{at}")), false, at) {
+    let run_until = |out: &Path, resume, stop_at| run_until(&place, recipe, out, resume, stop_at);
+    let (_, events) = run_until(&place.path("whole"), false, usize::MAX);
+    // The last step and the last epoch's end stop nothing.
+    for at in (1..events - 1).step_by(stride) {
         let out = format!("{at}");
+        assert!(!run_until(&place.path(&out), false, at).0);
         // Every third run is stopped once more, at once.
         if at % 3 == 0 {
-            run_until(&place, &place.path(&out), true, 1);
+            run_until(&place.path(&out), true, 1);
         }
-        assert!(run_until(&place, &place.path(&out), true, usize::MAX));
+        assert!(run_until(&place.path(&out), true, usize::MAX).0);
         assert!(place.model(&out) == place.model("whole"), "stopped at event {at}");
         assert_eq!(place.metrics(&out), place.metrics("whole"));
-        at += 1;
     }
-    // 7 epochs of 10 batches in groups of 3, and their ends; the last end stops nothing.
-    assert_eq!(at, 7 * (4 + 1) - 1);
+    events
 }

@@ -1,7 +1,7 @@
 //! What a run leaves in its folder, and that the same run gives the same bits.
 
 use handgrad::io::model_file;
-use handgrad::recipe::Recipe;
+use handgrad::recipe::{Method, Recipe};
 
 use crate::common::{Place, TINY, keys};
 
@@ -24,7 +24,7 @@ fn a_run_folder_holds_all_that_reproduces_the_run() {
 
     let recipe = Recipe::parse(&place.text("a/recipe.toml"), "a/recipe.toml").unwrap();
     assert_eq!((recipe.train.seed, recipe.epochs(), recipe.data.batch), (7, 3, 20));
-    assert_eq!(recipe.optimizer.momentum, 0.8);
+    assert_eq!(recipe.optimizer.method, Method::Sgd { momentum: 0.8, nesterov: false });
 
     let lines: Vec<String> = place.text("a/metrics.jsonl").lines().map(str::to_owned).collect();
     assert_eq!(lines.len(), 3);
@@ -134,4 +134,35 @@ fn a_named_dataset_lies_in_the_folder_of_datasets() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     // A resumed run knows where it lay.
     place.done("train --out runs/tiny --resume");
+}
+
+/// Weight decay spares normalisations and biases where the recipe says so, by what they are, not by their names.
+#[test]
+fn decay_of_norms_and_biases_is_a_choice() {
+    let place = Place::new();
+    // A huge decay, a tiny rate: what decays is halved, what does not stays.
+    let optimizer = "[optimizer]\nname = \"sgd\"\nmomentum = 0\nweight_decay = 5e8\ndecay = \"decoupled\"";
+    let base = TINY.replace("convnet2", "quickstart").replace("0.01", "1e-9").replace("batch = 32", "batch = 300");
+    let norms = |folder: &str| -> (Vec<f32>, Vec<f32>) {
+        let params = model_file::load(place.path(format!("{folder}/model.safetensors"))).unwrap().params().unwrap();
+        let of = |norm: bool| {
+            let infos =
+                params.table().iter().filter(|info| info.name.contains("bn") == norm && info.name != "out.bias");
+            infos.flat_map(|info| params.values()[info.range()].to_vec()).collect()
+        };
+        (of(true), of(false))
+    };
+    for (spared, key) in [(false, ""), (true, "\ndecay_norm_and_bias = false")] {
+        let name = format!("spared-{spared}");
+        place.write(&format!("{name}.toml"), &format!("{base}{optimizer}{key}"));
+        place.done(&format!("train {name}.toml --epochs 1 --out {name}"));
+        let (norm, _) = norms(&name);
+        // Scales start at 1, shifts at 0.
+        let scales = norm.iter().filter(|v| **v > 0.1);
+        assert!(scales.clone().count() > 0, "{norm:?}");
+        let expected = if spared { 1.0 } else { 0.5 };
+        assert!(scales.clone().all(|v| (v - expected).abs() < 1e-3), "{spared}: {norm:?}");
+    }
+    let (plain, spared) = (norms("spared-false").1, norms("spared-true").1);
+    assert!(!plain.is_empty() && plain == spared);
 }

@@ -5,7 +5,7 @@ use handgrad::engine::Engine;
 use handgrad::graph::{Graph, Shape};
 use handgrad::models::{self, ModelOptions};
 use handgrad::ops::{Activation, Conv2d, Flatten, Linear, MaxPool, Window};
-use handgrad::optim::{Decay, Optimizer, ParamEntry, ParamTable, Sgd, SgdConfig};
+use handgrad::optim::{Decay, Optimizer, ParamTable, Rates, Sgd, SgdConfig};
 use handgrad::rng::fnv1a;
 use ndarray::{Array2, Array4};
 use safetensors::SafeTensors;
@@ -167,10 +167,7 @@ fn train_as_pytorch<B: Host>(run: &str, tolerance: f64) {
             B::Elem::of(hit + smoothing / 10.0)
         })
     };
-    let table: Vec<_> = engine.params().table().to_vec();
-    let entries =
-        table.iter().map(|info| ParamEntry { name: &info.name, offset: info.offset, len: info.len, used: info.used });
-    let table = ParamTable::new(entries, engine.params().values().len(), &[]).unwrap();
+    let table = ParamTable::of(engine.params(), &[]).unwrap();
     let config = SgdConfig {
         momentum: number("momentum"),
         nesterov: settings["nesterov"].as_bool().unwrap(),
@@ -204,9 +201,9 @@ fn train_as_pytorch<B: Host>(run: &str, tolerance: f64) {
                 assert_close(&what, &projections(&full, &grad), &at("projections"), spread, tolerance);
             }
         }
-        let lr = number("lr");
+        let rates = Rates::of(number("lr"));
         let (values, grads, _) = engine.params_mut().split_mut();
-        sgd.step(values, grads, lr).unwrap();
+        sgd.step(values, grads, rates).unwrap();
     }
     let theirs = fixtures.get(&format!("{run}/losses"));
     assert_close(&format!("{run} losses"), &losses, &theirs, largest(&theirs), tolerance);

@@ -6,3 +6,5 @@ mod infer;
 mod known_answers;
 mod model_file;
 mod models;
+#[cfg(feature = "cli")]
+mod optim;

@@ -5,7 +5,7 @@ use handgrad::engine::Engine;
 use handgrad::graph::Graph;
 use handgrad::models::{self, ModelOptions};
 use handgrad::ops::Activation;
-use handgrad::optim::{Decay, Optimizer, ParamEntry, ParamTable, Sgd, SgdConfig};
+use handgrad::optim::{Decay, Optimizer, ParamTable, Rates, Sgd, SgdConfig};
 use handgrad::rng::Key;
 use ndarray::{Array2, Array4};
 
@@ -23,6 +23,7 @@ fn build(name: &str) -> Graph {
     let options = ModelOptions {
         size,
         dropout: if name == "resnet2" || family { 0.2 } else { 0.0 },
+        sa: family,
         act: if family { Activation::Mish } else { Activation::Relu },
         // Groups have to divide the channels.
         widen: if family { if name.contains("next") { 0.5 } else { 0.25 } } else { 1.0 },
@@ -127,11 +128,7 @@ fn randomised(graph: &Graph, n: usize) -> Engine<Cpu> {
 }
 
 fn optimizer(engine: &Engine<Cpu>) -> Sgd<f32> {
-    let params = engine.params();
-    let entry = |info: &'_ handgrad::ParamInfo| (info.name.clone(), info.offset, info.len, info.used);
-    let entries: Vec<_> = params.table().iter().map(entry).collect();
-    let entries = entries.iter().map(|&(ref name, offset, len, used)| ParamEntry { name, offset, len, used });
-    let table = ParamTable::new(entries, params.values().len(), &[]).unwrap();
+    let table = ParamTable::of(engine.params(), &[]).unwrap();
     Sgd::new(SgdConfig { momentum: 0.9, nesterov: false, decay: Decay::Coupled(1e-3) }, table).unwrap()
 }
 
@@ -146,7 +143,7 @@ fn every_parameter_learns() {
         let before = engine.params().values().to_vec();
         let mut sgd = optimizer(&engine);
         let (values, grads, table) = engine.params_mut().split_mut();
-        sgd.step(values, grads, 0.1).unwrap();
+        sgd.step(values, grads, Rates::of(0.1)).unwrap();
         for info in table {
             let elements = || info.range();
             let idle = is_idle(&name, &info.name);
@@ -177,7 +174,7 @@ fn three_steps(name: &str) -> (Vec<u64>, Vec<u32>) {
         let (images, targets) = batch(n, graph.shape(graph.images()).h, step);
         losses.push(engine.train_step(images.view(), targets.view()).unwrap().loss.to_bits());
         let (values, grads, _) = engine.params_mut().split_mut();
-        sgd.step(values, grads, 0.05).unwrap();
+        sgd.step(values, grads, Rates::of(0.05)).unwrap();
     }
     let params = engine.params();
     (losses, params.values().iter().chain(params.states()).map(|v| v.to_bits()).collect())
