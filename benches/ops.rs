@@ -118,7 +118,7 @@ impl Bench {
 
     /// Such as `conv2d 256 × [28, 28, 16] → [14, 14, 32]`.
     fn name(&self) -> String {
-        let Case { op, inputs, batch } = &self.case;
+        let Case { op, inputs, batch, .. } = &self.case;
         format!("{} {batch} × {} → {}", op.op().kind(), inputs[0], self.output)
     }
 
