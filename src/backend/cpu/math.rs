@@ -25,7 +25,7 @@ fn reduce(x: f32) -> (i32, f32) {
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let k = shifted - ROUND;
     let r = (x - k * LN_2_HIGH) - k * LN_2_LOW;
-    let p = 1.392_625_04e-3;
+    let p = 1.392_625e-3;
     let p = p * r + 8.363_233e-3;
     let p = p * r + 4.166_655_2e-2;
     let p = p * r + 1.666_657_7e-1;
@@ -39,17 +39,10 @@ fn power_of_2(k: i32) -> f32 {
     f32::from_bits(((k + 127) << 23) as u32)
 }
 
-/// `x` between `low` and `high`; a NaN stays one.
-#[inline(always)]
-fn clamp(x: f32, low: f32, high: f32) -> f32 {
-    let x = if x < low { low } else { x };
-    if x > high { high } else { x }
-}
-
 /// e^x.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    let (k, m) = reduce(clamp(x, -104.0, 89.0));
+    let (k, m) = reduce(x.clamp(-104.0, 89.0));
     // In two factors, so that results below the least normal number and above half the largest come out.
     let half = k >> 1;
     (m + 1.0) * power_of_2(half) * power_of_2(k - half)
@@ -58,7 +51,7 @@ pub fn exp(x: f32) -> f32 {
 /// e^x − 1, without losing digits near 0.
 #[inline(always)]
 pub fn exp_m1(x: f32) -> f32 {
-    let (k, m) = reduce(clamp(x, -40.0, 89.0));
+    let (k, m) = reduce(x.clamp(-40.0, 89.0));
     let (half, rest) = (power_of_2(k >> 1), power_of_2(k - (k >> 1)));
     // 2^k·m + (2^k − 1); where 2^k overflows, 1 is nothing.
     let whole = if k > 64 { (m + 1.0) * half * rest } else { m * half * rest + (half * rest - 1.0) };
@@ -86,7 +79,7 @@ pub fn ln_1p(x: f32) -> f32 {
 /// With a = |x| and t = 1/(1 + a/4), the tail Φ(−a) is e^(−a²/2)·t·P(t): both share one exponential.
 #[inline(always)]
 pub fn normal(x: f32) -> (f32, f32) {
-    let a = clamp(x.abs(), 0.0, 14.5);
+    let a = x.abs().clamp(0.0, 14.5);
     let g = exp(-0.5 * (a * a));
     let t = 1.0 / (1.0 + 0.25 * a);
     let p = 1.574_184_4e-2;
@@ -96,11 +89,11 @@ pub fn normal(x: f32) -> (f32, f32) {
     let p = p * t + 2.400_358_7e-3;
     let p = p * t + 9.193_209_6e-2;
     let p = p * t + 7.027_288e-2;
-    let p = p * t + 9.586_338_7e-2;
+    let p = p * t + 9.586_339e-2;
     let p = p * t + 9.945_357e-2;
     let p = p * t + 9.974_976e-2;
     let tail = g * (p * t);
-    let density = g * 0.398_942_28;
+    let density = g * 0.398_942_3;
     (if x > 0.0 { 1.0 - tail } else { tail }, density)
 }
 

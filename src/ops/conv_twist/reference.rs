@@ -134,7 +134,7 @@ impl Kernel<Reference> for ConvTwist {
             }
             z = &z + self.twisted(&io.params, &z.view(), size) / iterations as f64;
         }
-        io.y.assign(&(z - &io.x[0]));
+        io.y.assign(&(&z - &io.x[0]));
     }
 
     fn backward(&self, mut io: Backward<'_, f64>) {

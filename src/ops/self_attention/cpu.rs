@@ -196,24 +196,21 @@ impl Kernel<Cpu> for SelfAttention {
         let y = parallel::contiguous_mut(&mut io.y);
         let groups = y.par_chunks_mut(per * sizes.image).zip(x.par_chunks(per * sizes.image));
         let groups = groups.zip(work.par_chunks_mut(size));
-        let images = |y: &mut [f32], x: &[f32], each: &mut dyn FnMut(usize, &mut [f32], &[f32])| {
-            let pairs = y.chunks_mut(sizes.image).zip(x.chunks(sizes.image));
-            pairs.enumerate().for_each(|(i, (y, x))| each(i, y, x));
+        // Products of image i lie at i·step: apart where they are saved, else each over those before it.
+        let group = |y: &mut [f32], x: &[f32], products: &mut [f32], step: usize, gemm: &mut [f32]| {
+            in_group(several, || {
+                for (i, (y, x)) in y.chunks_mut(sizes.image).zip(x.chunks(sizes.image)).enumerate() {
+                    sizes.forward(x, weight, gamma, y, &mut products[i * step..][..sizes.products], gemm);
+                }
+            });
         };
         if io.training {
             let saved = io.saved[1].par_chunks_mut(per * sizes.products);
-            groups.zip(saved).for_each(|(((y, x), work), saved)| {
-                in_group(several, || {
-                    images(y, x, &mut |i, y, x| {
-                        let products = &mut saved[i * sizes.products..][..sizes.products];
-                        sizes.forward(x, weight, gamma, y, products, work);
-                    });
-                });
-            });
+            groups.zip(saved).for_each(|(((y, x), work), saved)| group(y, x, saved, sizes.products, work));
         } else {
             groups.for_each(|((y, x), work)| {
                 let (products, gemm) = work.split_at_mut(sizes.products);
-                in_group(several, || images(y, x, &mut |_, y, x| sizes.forward(x, weight, gamma, y, products, gemm)));
+                group(y, x, products, 0, gemm);
             });
         }
     }

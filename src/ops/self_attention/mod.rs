@@ -84,12 +84,12 @@ impl SelfAttention {
             let norm = values.iter().map(|value| value.wide().powi(2)).sum::<f64>().sqrt().max(EPS);
             values.iter_mut().for_each(|value| *value = E::of(value.wide() / norm));
         };
-        for i in 0..channels {
-            v[i] = E::of((0..channels).map(|o| at(o, i) * u[o].wide()).sum());
+        for (i, v) in v.iter_mut().enumerate() {
+            *v = E::of((0..channels).map(|o| at(o, i) * u[o].wide()).sum());
         }
         normalise(v);
-        for o in 0..channels {
-            u[o] = E::of((0..channels).map(|i| at(o, i) * v[i].wide()).sum());
+        for (o, u) in u.iter_mut().enumerate() {
+            *u = E::of((0..channels).map(|i| at(o, i) * v[i].wide()).sum());
         }
         normalise(u);
     }

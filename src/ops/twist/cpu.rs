@@ -174,7 +174,7 @@ impl Kernel<Cpu> for Twist {
 fn mask(r: f32) -> (f32, f32) {
     let ramp = (OUTER as f32 - r) * SLOPE;
     let slope = if ramp > 0.0 && ramp < 1.0 { -SLOPE } else { 0.0 };
-    (if ramp < 0.0 { 0.0 } else if ramp > 1.0 { 1.0 } else { ramp }, slope)
+    (ramp.clamp(0.0, 1.0), slope)
 }
 
 crate::multiversion! {
