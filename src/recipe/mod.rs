@@ -11,6 +11,7 @@
 //! ```
 
 mod builtin;
+mod data;
 mod edit;
 mod reader;
 mod sections;
@@ -23,9 +24,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
+pub use data::{DataRecipe, Normalise, NormaliseBy};
 pub use sections::{
-    Augment, DataRecipe, DecayKind, GroupRecipe, Length, ModelRecipe, Normalise, NormaliseBy, OptimizerName,
-    OptimizerRecipe, Phase, Precision, TrainRecipe,
+    DecayKind, GroupRecipe, Length, ModelRecipe, OptimizerName, OptimizerRecipe, Phase, Precision, TrainRecipe,
 };
 pub use suggest::nearest;
 

@@ -6,3 +6,4 @@ mod infer;
 mod known_answers;
 mod model_file;
 mod models;
+mod pixels;
