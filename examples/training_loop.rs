@@ -92,7 +92,7 @@ fn main() -> handgrad::Result<()> {
     let engine = in_pool(0, || train(&graph))??;
 
     let path = std::env::temp_dir().join("handgrad-stripes.safetensors");
-    let preprocessing = Preprocessing { size: (SIZE, SIZE), mean: [MEAN; 3], std: [STD; 3] };
+    let preprocessing = Preprocessing::new((SIZE, SIZE), [MEAN; 3], [STD; 3]);
     let info = ModelInfo::new(CLASSES, preprocessing);
     model_file::save(&path, &graph, engine.params(), &info, &Extra::default())?;
     println!("model: {}", path.display());

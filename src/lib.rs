@@ -24,6 +24,8 @@ mod params;
 pub mod plan;
 #[cfg(feature = "cli")]
 pub mod recipe;
+#[cfg(feature = "infer")]
+pub mod resample;
 pub mod rng;
 #[cfg(feature = "train")]
 pub mod schedule;

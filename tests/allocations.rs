@@ -66,7 +66,7 @@ fn sessions_do_not_allocate() {
     let _alone = ALONE.lock();
     for name in MODELS {
         let graph = models::build(name, &ModelOptions { published: false, ..Default::default() }).unwrap();
-        let preprocessing = Preprocessing { size: (32, 32), mean: [0.5; 3], std: [0.25; 3] };
+        let preprocessing = Preprocessing::new((32, 32), [0.5; 3], [0.25; 3]);
         let info = ModelInfo::new((0..10).map(|i| i.to_string()), preprocessing);
         let params = Params::<f32>::new(&graph, Key::new(1)).unwrap();
         let model = Model::from_parts(&graph, &params, info).unwrap();

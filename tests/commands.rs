@@ -28,7 +28,7 @@ impl Fixture {
         let weight: Vec<f32> = (0..3 * 192).map(|i| (i / 192) as f32 / 192.0 - 1.0 / 192.0).collect();
         params.set_from_torch("out.weight", &weight).unwrap();
         params.set_from_torch("out.bias", &[0.0, 0.3, 0.0]).unwrap();
-        let preprocessing = Preprocessing { size: (8, 8), mean: [0.5; 3], std: [0.5; 3] };
+        let preprocessing = Preprocessing::new((8, 8), [0.5; 3], [0.5; 3]);
         let info = ModelInfo::new(CLASSES, preprocessing);
         let fixture = Fixture { folder };
         model_file::save(fixture.path("model.safetensors"), &graph, &params, &info, &Extra::default()).unwrap();

@@ -5,143 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::augment::{Augment, Normalise, PixelTable};
+use super::LoaderConfig;
 use super::batch::{Batch, BatchShape, Buffers, Pool};
 use super::dataset::Dataset;
-use super::format::Split;
-use super::order::{Sampler, Shuffle};
+use super::order::Sampler;
+use super::prepare::{Desk, Source};
 use crate::rng::Key;
 use crate::{Error, ErrorKind, Result};
-
-/// How a [`Loader`] reads its dataset.
-#[derive(Clone, Debug)]
-pub struct LoaderConfig {
-    /// The part of the dataset to read.
-    pub split: Split,
-    /// Images per batch. More than the split holds means the whole split.
-    pub batch: usize,
-    /// Height and width of the batches' images. The stored images must have it.
-    pub size: (usize, usize),
-    /// The order of an epoch.
-    pub shuffle: Shuffle,
-    /// Random changes.
-    pub augment: Augment,
-    /// How bytes become floats.
-    pub normalise: Normalise,
-    /// Leave out the last batch of an epoch if it is not full.
-    pub drop_last: bool,
-    /// Label smoothing ε: targets are `(1−ε)·onehot + ε/classes`.
-    pub label_smoothing: f32,
-    /// The seed of everything random.
-    pub key: Key,
-    /// Which of several runs of one seed this is.
-    pub run: u64,
-    /// Threads that prepare batches.
-    pub threads: usize,
-    /// Batches prepared ahead of the one in use; each costs the memory of a batch.
-    pub prefetch: usize,
-}
-
-impl LoaderConfig {
-    /// For training: shuffled, the last batch kept, normalised by the dataset's statistics, no augmentation, seed 0.
-    /// `size` is the dataset's if fixed (else 0, to be set).
-    pub fn train(dataset: &Dataset, batch: usize) -> Self {
-        // One thread prepares hundreds of thousands of CIFAR images a second: most cores belong to the training.
-        let threads = std::thread::available_parallelism().map_or(1, |n| (n.get() / 4).clamp(1, 8));
-        LoaderConfig {
-            split: Split::Train,
-            batch,
-            size: dataset.fixed_size().unwrap_or((0, 0)),
-            shuffle: Shuffle::Full,
-            augment: Augment::NONE,
-            normalise: Normalise { mean: dataset.mean(), std: dataset.std() },
-            drop_last: false,
-            label_smoothing: 0.0,
-            key: Key::new(0),
-            run: 0,
-            threads,
-            prefetch: threads + 2,
-        }
-    }
-
-    /// For evaluation: the validation split in the file's order.
-    pub fn valid(dataset: &Dataset, batch: usize) -> Self {
-        LoaderConfig { split: Split::Valid, shuffle: Shuffle::No, ..LoaderConfig::train(dataset, batch) }
-    }
-
-    /// The bytes that a loader of `dataset` keeps: its batches, the list of its samples and an epoch's order.
-    pub fn bytes(&self, dataset: &Dataset) -> usize {
-        let samples = dataset.split(self.split).len();
-        let image = self.size.0.saturating_mul(self.size.1).saturating_mul(super::format::CHANNELS);
-        let floats = self.batch.min(samples).saturating_mul(image.saturating_add(dataset.classes().len()));
-        let batches = self.prefetch.saturating_add(1).saturating_mul(floats).saturating_mul(size_of::<f32>());
-        batches.saturating_add(2 * size_of::<u32>() * samples)
-    }
-
-    fn check(&self, dataset: &Dataset) -> Result<()> {
-        let usage = |subject: &str, found: String, expected: &str| {
-            Err(Error::new(ErrorKind::Usage, subject, found).expected(expected))
-        };
-        if self.batch == 0 || self.threads == 0 || self.prefetch == 0 {
-            let found = format!("batch {}, {} threads, prefetch {}", self.batch, self.threads, self.prefetch);
-            return usage("loader", found, "positive numbers");
-        }
-        if self.threads > 1024 || self.prefetch > 4096 {
-            let found = format!("{} threads, prefetch {}", self.threads, self.prefetch);
-            return usage("loader", found, "at most 1024 threads and 4096 batches ahead");
-        }
-        if !(0.0..=1.0).contains(&self.label_smoothing) {
-            return usage("label smoothing", self.label_smoothing.to_string(), "0 to 1");
-        }
-        let Normalise { mean, std } = self.normalise;
-        if mean.iter().any(|v| !v.is_finite()) || std.iter().any(|v| !v.is_finite() || *v <= 0.0) {
-            let found = format!("mean {mean:?}, std {std:?}");
-            let e = Error::new(ErrorKind::Usage, "normalisation", found).expected("finite means, positive deviations");
-            return Err(e.hint("images of one colour have no deviation: give a mean and a std, or normalise by none"));
-        }
-        if dataset.split(self.split).is_empty() {
-            let found = format!("no image in the split {}", self.split);
-            return Err(Error::new(ErrorKind::Usage, dataset.path().display(), found).expected("at least one"));
-        }
-        check_sizes(dataset, self.split, self.size)?;
-        if self.augment.pad > self.size.0.min(self.size.1) {
-            return usage("augmentation", format!("pad {}", self.augment.pad), "at most the image's shorter side");
-        }
-        Ok(())
-    }
-}
-
-/// Every image of the split has the size of the batches. A size of 0 is one that nobody chose, because the dataset
-/// has no single one.
-fn check_sizes(dataset: &Dataset, split: Split, size: (usize, usize)) -> Result<()> {
-    if dataset.fixed_size() == Some(size) {
-        return Ok(());
-    }
-    let samples = dataset.split(split);
-    let (first_height, first_width, _) = dataset.size_and_label(samples[0] as usize)?;
-    let chosen = size.0 > 0 && size.1 > 0;
-    let (height, width) = if chosen { size } else { (first_height, first_width) };
-    for &i in samples {
-        let (h, w, _) = dataset.size_and_label(i as usize)?;
-        if (h, w) != (height, width) {
-            let asked = if chosen { "as asked".to_owned() } else { format!("as sample {}", samples[0]) };
-            let example = if chosen { format!("{height}x{width}") } else { "128x128".to_owned() };
-            return Err(Error::new(
-                ErrorKind::Shape,
-                dataset.path().display(),
-                format!("sample {i} has {h}×{w} pixels"),
-            )
-            .expected(format!("{height}×{width} for every sample, {asked}"))
-            .hint(format!("convert the images to one size: data-tools convert SRC OUT.hgd --size {example}")));
-        }
-    }
-    if chosen {
-        return Ok(());
-    }
-    // The whole file varies, but not this split: the batches still need the size to be said.
-    Err(Error::new(ErrorKind::Usage, "image size", format!("{}×{}", size.0, size.1))
-        .expected(format!("{height}×{width}, which every sample of the split {split} has")))
-}
 
 /// Hands out the batches of any epoch of a dataset.
 ///
@@ -189,9 +59,7 @@ impl Loader {
         let shape = BatchShape { batch: config.batch.min(sampler.len()), height, width, classes };
         // One more than is prepared ahead: the one in use.
         let pool = Arc::new(Pool::new(shape, config.prefetch + 1)?);
-        let table = PixelTable::new(&config.normalise);
-        let key = config.key.with_name("data").with(config.run);
-        Ok(Loader { source: Arc::new(Source { dataset, config, sampler, table, pool, key }) })
+        Ok(Loader { source: Arc::new(Source::new(dataset, config, sampler, pool)?) })
     }
 
     /// The dataset it reads.
@@ -257,46 +125,6 @@ impl fmt::Debug for Loader {
     }
 }
 
-/// What all epochs of a loader share.
-struct Source {
-    dataset: Arc<Dataset>,
-    config: LoaderConfig,
-    sampler: Sampler,
-    table: PixelTable,
-    pool: Arc<Pool>,
-    /// Of (seed, run).
-    key: Key,
-}
-
-impl Source {
-    fn steps(&self) -> usize {
-        let (n, batch) = (self.sampler.len(), self.pool.shape.batch);
-        if self.config.drop_last { n / batch } else { n.div_ceil(batch) }
-    }
-
-    /// Prepares the batch of these samples. `columns` is scratch.
-    fn fill(&self, epoch: Key, samples: &[u32], columns: &mut Vec<usize>) -> Result<Buffers> {
-        let mut buffers = self.pool.take()?;
-        let shape = &self.pool.shape;
-        buffers.labels.clear();
-        buffers.samples.clear();
-        buffers.samples.extend_from_slice(samples);
-        let smoothing = self.config.label_smoothing;
-        let off = smoothing / shape.classes as f32;
-        let images = buffers.images.chunks_exact_mut(shape.image_len());
-        let targets = buffers.targets.chunks_exact_mut(shape.classes);
-        for ((&i, image), target) in samples.iter().zip(images).zip(targets) {
-            let sample = self.dataset.sample(i as usize)?;
-            let placement = self.config.augment.draw(epoch.with(u64::from(i)));
-            self.table.convert(&sample, placement, columns, image);
-            target.fill(off);
-            target[sample.label as usize] = 1.0 - smoothing + off;
-            buffers.labels.push(sample.label);
-        }
-        Ok(buffers)
-    }
-}
-
 /// What an epoch's consumer and workers share.
 struct Shared {
     source: Arc<Source>,
@@ -329,10 +157,10 @@ impl Shared {
 
     /// A worker's life: claim a batch, prepare it, put it in its place.
     fn work(&self) {
-        let mut columns = Vec::with_capacity(self.source.config.size.1);
+        let mut desk = None;
         while let Some(batch) = self.claim() {
             // A panic here would leave the consumer waiting for ever.
-            let filled = catch_unwind(AssertUnwindSafe(|| self.prepare(batch, &mut columns)));
+            let filled = catch_unwind(AssertUnwindSafe(|| self.prepare(batch, &mut desk)));
             let filled = filled.unwrap_or_else(|_| {
                 Err(Error::new(ErrorKind::Unsupported, "loader", format!("a worker panicked in batch {batch}")))
             });
@@ -363,11 +191,15 @@ impl Shared {
         }
     }
 
-    fn prepare(&self, batch: usize, columns: &mut Vec<usize>) -> Result<Buffers> {
+    fn prepare(&self, batch: usize, desk: &mut Option<Desk>) -> Result<Buffers> {
+        let desk = match desk {
+            Some(desk) => desk,
+            none => none.insert(self.source.desk()?),
+        };
         let size = self.source.pool.shape.batch;
         let start = batch * size;
         let samples = &self.order[start..self.order.len().min(start + size)];
-        self.source.fill(self.key, samples, columns)
+        self.source.fill(self.key, samples, desk)
     }
 }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::ErrorKind;
+use crate::infer::framed;
+use crate::resample::Framing;
 use crate::rng::Key;
 
 /// `n` training images of 8×8 (image `i` holds the byte `i`), a fifth as many for validation.
@@ -183,7 +185,14 @@ fn wrong_configurations_are_named() {
         LoaderConfig { prefetch: 0, ..base.clone() },
         LoaderConfig { label_smoothing: f32::NAN, ..base.clone() },
         LoaderConfig { normalise, ..base.clone() },
-        LoaderConfig { augment: Augment { pad: 9, flip: false }, ..base.clone() },
+        LoaderConfig { augment: Augment { pad: 9, ..Augment::NONE }, ..base.clone() },
+        LoaderConfig {
+            augment: Augment { pad: 2, crop: Some(RandomCrop::default()), ..Augment::NONE },
+            ..base.clone()
+        },
+        LoaderConfig { framing: Framing::Shorter { to: 7 }, ..base.clone() },
+        LoaderConfig { framing: Framing::Fill, size: (0, 8), ..base.clone() },
+        LoaderConfig { framing: Framing::Fill, size: (8, 65_536), ..base.clone() },
         LoaderConfig { shuffle: Shuffle::Pages { window: 0 }, ..base.clone() },
     ];
     for config in usage {
@@ -212,11 +221,95 @@ fn varying_sizes_are_named() {
     let train = error(LoaderConfig { normalise, ..LoaderConfig::train(&dataset, 2) });
     assert_eq!(train.kind(), ErrorKind::Shape);
     assert!(
-        ["sample 1 has 3×5", "3×4", "sample 0", "--size"].iter().all(|part| train.to_string().contains(part)),
+        ["sample 1 has 3×5", "3×4", "sample 0", "--size", "data.framing", "data.augment.crop"]
+            .iter()
+            .all(|part| train.to_string().contains(part)),
         "{train}"
     );
     // One split may be of one size: it only has to be said.
     let valid = LoaderConfig { normalise, ..LoaderConfig::valid(&dataset, 2) };
     assert_eq!(error(valid.clone()).kind(), ErrorKind::Usage);
     assert_eq!(read(&Loader::new(dataset, LoaderConfig { size: (3, 6), ..valid }).unwrap(), 0, 0).len(), 1);
+}
+
+/// Training images of 60 sizes, noise; as many validation images.
+fn varied() -> (tempfile::TempDir, Arc<Dataset>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.hgd");
+    let mut writer = DatasetWriter::create(&path, &["a".into(), "b".into()]).unwrap();
+    let mut random = Key::new(4).stream();
+    for i in 0..120 {
+        let (h, w) = (12 + i % 7 * 5, 10 + i % 11 * 4);
+        let pixels: Vec<u8> = (0..h * w * 3).map(|_| random.u64() as u8).collect();
+        let split = if i % 2 == 0 { Split::Train } else { Split::Valid };
+        writer.push(split, (i % 2) as u32, h, w, &pixels).unwrap();
+    }
+    writer.finish().unwrap();
+    (folder, Arc::new(Dataset::open(&path).unwrap()))
+}
+
+#[test]
+fn images_of_varying_sizes_are_framed_as_a_model_would() {
+    let (_folder, dataset) = varied();
+    let size = (14, 18);
+    for framing in [Framing::Fill, Framing::Squash { to: (16, 19) }, Framing::Shorter { to: 20 }] {
+        let config = LoaderConfig { size, framing, normalise: Normalise::NONE, ..LoaderConfig::valid(&dataset, 7) };
+        for (samples, _, images, _) in read(&Loader::new(Arc::clone(&dataset), config).unwrap(), 0, 0) {
+            for (&i, image) in samples.iter().zip(images.chunks_exact(14 * 18 * 3)) {
+                let sample = dataset.sample(i as usize).unwrap();
+                let dim = (sample.height, sample.width, 3);
+                let stored = ndarray::ArrayView3::from_shape(dim, sample.pixels).unwrap();
+                let expected = framed(stored, framing, size).unwrap();
+                let off = image.iter().zip(&expected).map(|(a, &b)| (a * 255.0 - f32::from(b)).abs());
+                assert!(off.fold(0.0, f32::max) < 0.501, "sample {i} by {framing:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn random_crops_depend_on_the_sample_and_the_epoch_alone() {
+    let (_folder, dataset) = varied();
+    let augment = Augment { crop: Some(RandomCrop::default()), flip: true, ..Augment::NONE };
+    let config = |threads, batch| LoaderConfig {
+        size: (14, 18),
+        augment,
+        threads,
+        shuffle: Shuffle::No,
+        ..LoaderConfig::train(&dataset, batch)
+    };
+    let images = |threads, batch, epoch, first| -> Vec<f32> {
+        let loader = Loader::new(Arc::clone(&dataset), config(threads, batch)).unwrap();
+        read(&loader, epoch, first).into_iter().flat_map(|c| c.2).collect()
+    };
+    let base = images(1, 7, 0, 0);
+    assert_eq!(base.len(), 60 * 14 * 18 * 3);
+    assert_eq!(images(4, 60, 0, 0), base);
+    assert_eq!(images(3, 7, 0, 5), base[5 * 7 * 14 * 18 * 3..]);
+    assert_ne!(images(1, 7, 1, 0), base);
+    assert!(base.iter().all(|v| v.is_finite()));
+}
+
+#[test]
+fn a_framed_image_can_be_padded_and_cut() {
+    let (_folder, dataset) = varied();
+    let config = |pad| LoaderConfig {
+        size: (14, 18),
+        framing: Framing::Fill,
+        augment: Augment { pad, ..Augment::NONE },
+        shuffle: Shuffle::No,
+        ..LoaderConfig::train(&dataset, 60)
+    };
+    let images = |pad| read(&Loader::new(Arc::clone(&dataset), config(pad)).unwrap(), 0, 0).remove(0).2;
+    let (plain, moved) = (images(0), images(3));
+    for (i, (plain, moved)) in plain.chunks_exact(14 * 18 * 3).zip(moved.chunks_exact(14 * 18 * 3)).enumerate() {
+        // Somewhere within three pixels the middle of one is the middle of the other.
+        let middle = |image: &[f32], dy: isize, dx: isize| -> Vec<f32> {
+            let at = |y: isize, x: isize| (((y + dy) * 18 + x + dx) * 3) as usize;
+            (4..10).flat_map(|y| (4..14).map(move |x| (y, x))).map(|(y, x)| image[at(y, x)]).collect()
+        };
+        let places = (-3..=3).flat_map(|dy| (-3..=3).map(move |dx| (dy, dx)));
+        let found = places.filter(|&(dy, dx)| middle(plain, dy, dx) == middle(moved, 0, 0)).count();
+        assert_eq!(found, 1, "image {i}");
+    }
 }

@@ -6,6 +6,7 @@
 
 mod augment;
 mod batch;
+mod config;
 mod dataset;
 #[cfg(test)]
 mod dataset_tests;
@@ -16,13 +17,15 @@ mod loader;
 #[cfg(test)]
 mod loader_tests;
 mod order;
+mod prepare;
 pub mod synth;
 mod writer;
 
-pub use augment::{Augment, Normalise};
+pub use augment::{Augment, Normalise, RandomCrop};
 pub use batch::Batch;
+pub use config::LoaderConfig;
 pub use dataset::{Dataset, Sample};
 pub use format::{MAX_CLASSES, MAX_SIDE, Split};
-pub use loader::{Epoch, Loader, LoaderConfig};
+pub use loader::{Epoch, Loader};
 pub use order::Shuffle;
 pub use writer::{DEFAULT_PAGE, DatasetWriter};

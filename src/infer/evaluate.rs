@@ -71,7 +71,7 @@ impl Evaluation {
 ///
 /// # Errors
 /// Kind [`ErrorKind::Usage`] where the dataset's classes are not the model's or the split is empty,
-/// [`ErrorKind::Shape`] where its images have another size, [`ErrorKind::NonFinite`] where a score is not finite.
+/// [`ErrorKind::Shape`] where its images have another size and the model's framing is exact, [`ErrorKind::NonFinite`] where a score is not finite.
 pub fn evaluate(model: &Model, dataset: &Arc<Dataset>, config: &EvalConfig) -> Result<Evaluation> {
     check_classes(model, dataset)?;
     let mut session = model.session(config.batch.min(dataset.split(config.split).len().max(1)))?;
@@ -116,6 +116,7 @@ fn pass(
     let loader = LoaderConfig {
         split: config.split,
         size: preprocessing.size,
+        framing: preprocessing.framing,
         normalise: Normalise { mean: as_f32(preprocessing.mean), std: as_f32(preprocessing.std) },
         augment: if augmented == 0 { Augment::NONE } else { config.augment },
         key: Key::new(config.seed).with_name("tta"),

@@ -22,7 +22,7 @@ pub use model::Model;
 #[cfg(feature = "cli")]
 pub(crate) use picture::pixels;
 pub use prediction::{ClassProbability, Prediction};
-pub use resize::resized;
+pub use resize::{framed, resized};
 pub use session::Session;
 
 use crate::{Error, ErrorKind, Result};

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ndarray::{ArrayView3, Axis};
 
 use super::session::{Runner, Session};
-use super::{Prediction, resized};
+use super::{Prediction, framed};
 use crate::backend::{Cpu, Host, Real};
 use crate::graph::Graph;
 use crate::io::model_file::{self, ModelFile, ModelInfo};
 use crate::params::Params;
+use crate::resample::Framing;
 use crate::{Error, ErrorKind, Result};
 
 /// Idle batch-1 memories that [`Model::predict`] keeps for later calls.
@@ -113,8 +114,7 @@ impl Model {
         Ok(Session { model: self.clone(), runner: Runner::new(&self.inner, max_batch)? })
     }
 
-    /// Classifies one RGB image `[height, width, 3]` of any size: another size than the model's goes through
-    /// [`resized`].
+    /// Classifies one RGB image `[height, width, 3]` of any size, brought to the model's as its preprocessing says.
     ///
     /// # Errors
     /// Kind [`ErrorKind::Shape`] for an image without pixels or of other than three channels,
@@ -138,16 +138,18 @@ impl Model {
         result.map(|()| Prediction::new(self.classes(), &probabilities))
     }
 
-    /// The image at the model's size: itself where it has that.
+    /// The image at the model's size, as its [`Preprocessing`](model_file::Preprocessing) says.
     ///
     /// # Errors
     /// Kind [`ErrorKind::Shape`] for an image without pixels or of other than three channels.
     pub fn fitted<'a>(&self, image: ArrayView3<'a, u8>) -> Result<ndarray::CowArray<'a, u8, ndarray::Ix3>> {
-        let (height, width) = self.size();
-        if image.dim() == (height, width, 3) {
+        let preprocessing = &self.inner.info.preprocessing;
+        let ((height, width), framing) = (preprocessing.size, preprocessing.framing_of_any());
+        // An image of the size may still be squashed and cut, if that is what validation did.
+        if image.dim() == (height, width, 3) && framing == Framing::Fill {
             return Ok(image.into());
         }
-        resized(image, self.size()).map(Into::into)
+        framed(image, framing, preprocessing.size).map(Into::into)
     }
 
     pub(super) fn inner(&self) -> &Inner {

@@ -1,94 +1,45 @@
 //! Images at another size.
 
-use ndarray::{Array3, ArrayView3, s};
+use ndarray::{Array3, ArrayView3};
 
+use crate::resample::{Framing, MAX_SIDE, Resampler};
 use crate::{Error, ErrorKind, Result};
 
-/// The largest side of an image.
-const MAX_SIDE: usize = 65_535;
-
 /// An RGB image `[height, width, 3]` at `size` (height, width): the largest centred part of that shape, resampled with
-/// a triangle filter whose width grows with the reduction (bilinear, and antialiased when it shrinks).
-///
-/// A side of the result at position o lies at the source position (o + ½)·scale − ½; a source pixel at distance d from
-/// it weighs max(0, 1 − |d|/max(scale, 1)), and weights are divided by their sum.
+/// a triangle filter whose width grows with the reduction (bilinear, and antialiased when it shrinks; see
+/// [`resample`](crate::resample)).
 ///
 /// # Errors
 /// Kind [`ErrorKind::Shape`] for an image or a size without pixels, of other than three channels, or with a side
 /// beyond 65,535.
 pub fn resized(image: ArrayView3<'_, u8>, size: (usize, usize)) -> Result<Array3<u8>> {
+    framed(image, Framing::Fill, size)
+}
+
+/// An RGB image `[height, width, 3]` brought to `size` (height, width) as `framing` says; bytes are rounded to the
+/// nearest.
+///
+/// # Errors
+/// As [`resized`], and those of [`Framing::frame`].
+pub fn framed(image: ArrayView3<'_, u8>, framing: Framing, size: (usize, usize)) -> Result<Array3<u8>> {
     let (h, w, channels) = image.dim();
-    let (height, width) = size;
-    let sides = [h, w, height, width];
-    if channels != 3 || sides.iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
-        let e = Error::new(ErrorKind::Shape, "image", format!("[{h}, {w}, {channels}] to {height}×{width}"));
-        return Err(e.expected(format!("[height, width, 3] with sides of 1 to {MAX_SIDE}")));
-    }
-    let (top, left, cut_h, cut_w) = centre((h, w), size);
-    let part = image.slice(s![top..top + cut_h, left..left + cut_w, ..]);
-    if part.dim() == (height, width, 3) {
-        return Ok(part.to_owned());
-    }
-    // Columns first: one row of floats per source row, then rows are mixed.
-    let columns: Vec<Taps> = (0..width).map(|o| Taps::new(o, cut_w, width)).collect();
-    let mut narrow = Array3::<f32>::zeros((cut_h, width, 3));
-    for (from, mut to) in part.outer_iter().zip(narrow.outer_iter_mut()) {
-        for (taps, mut to) in columns.iter().zip(to.outer_iter_mut()) {
-            for (x, weight) in taps.iter() {
-                (0..3).for_each(|c| to[c] += weight * f32::from(from[[x, c]]));
-            }
-        }
-    }
-    let mut out = Array3::zeros((height, width, 3));
-    let mut sums = vec![0.0f32; 3 * width];
-    for (o, mut to) in out.outer_iter_mut().enumerate() {
-        sums.fill(0.0);
-        for (y, weight) in Taps::new(o, cut_h, height).iter() {
-            sums.iter_mut().zip(narrow.slice(s![y, .., ..])).for_each(|(sum, v)| *sum += weight * v);
-        }
-        to.iter_mut().zip(&sums).for_each(|(to, sum)| *to = (sum + 0.5).clamp(0.0, 255.0) as u8);
+    let frame = framing.frame((h, w), size);
+    let (Ok(frame), 3) = (&frame, channels) else {
+        let e = Error::new(ErrorKind::Shape, "image", format!("[{h}, {w}, {channels}] to {}×{}", size.0, size.1));
+        return Err(frame.err().unwrap_or(e.expected(format!("[height, width, 3] with sides of 1 to {MAX_SIDE}"))));
+    };
+    let image = image.as_standard_layout();
+    let mut out = Array3::zeros((size.0, size.1, 3));
+    if let (Some(pixels), Some(out)) = (image.as_slice(), out.as_slice_mut()) {
+        Resampler::new()?.bytes(pixels, w, frame, out);
     }
     Ok(out)
 }
 
-/// Corner, height and width of the largest centred part of an `h`×`w` image that has the shape of `size`. Sides are at
-/// most 2^16, products fit 64 bits.
-fn centre((h, w): (usize, usize), (height, width): (usize, usize)) -> (usize, usize, usize, usize) {
-    let rounded = |a: usize, b: usize, by: usize| ((a as u64 * b as u64 + by as u64 / 2) / by as u64) as usize;
-    let (cut_h, cut_w) = if w as u64 * height as u64 > h as u64 * width as u64 {
-        (h, rounded(h, width, height).clamp(1, w))
-    } else {
-        (rounded(w, height, width).clamp(1, h), w)
-    };
-    ((h - cut_h) / 2, (w - cut_w) / 2, cut_h, cut_w)
-}
-
-/// The source pixels that one output pixel mixes along one axis.
-struct Taps {
-    first: usize,
-    weights: Vec<f32>,
-}
-
-impl Taps {
-    /// Output position `o` of `to` along an axis of `from` pixels.
-    fn new(o: usize, from: usize, to: usize) -> Self {
-        let scale = from as f64 / to as f64;
-        let reach = scale.max(1.0);
-        let at = (o as f64 + 0.5) * scale - 0.5;
-        let first = (at - reach).ceil().max(0.0) as usize;
-        let last = ((at + reach).floor() as usize).min(from - 1);
-        let weights: Vec<f64> = (first..=last).map(|x| (1.0 - (x as f64 - at).abs() / reach).max(0.0)).collect();
-        let sum: f64 = weights.iter().sum();
-        Taps { first, weights: weights.into_iter().map(|w| (w / sum) as f32).collect() }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (usize, f32)> + '_ {
-        self.weights.iter().enumerate().map(|(i, &weight)| (self.first + i, weight))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use ndarray::s;
+
     use super::*;
 
     fn ramp(h: usize, w: usize) -> Array3<u8> {
@@ -108,8 +59,6 @@ mod tests {
         // Scale 2: the output pixel lies between two source pixels, at distances ½ (weight ¾) and 1½ (weight ¼).
         let mut image = Array3::zeros((1, 8, 3));
         image.slice_mut(s![0, .., 0]).assign(&ndarray::arr1(&[0, 10, 80, 30, 200, 0, 7, 90]));
-        let taps = Taps::new(1, 8, 4);
-        assert_eq!((taps.first, taps.weights), (1, vec![0.125, 0.375, 0.375, 0.125]));
         let narrow = resized(image.view(), (1, 1)).unwrap();
         assert_eq!(narrow.dim(), (1, 1, 3));
         let wide = Array3::from_shape_fn((8, 8, 3), |(_, x, c)| image[[0, x, c]]);

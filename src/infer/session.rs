@@ -18,7 +18,7 @@ use crate::{Error, ErrorKind, Result};
 /// # use handgrad::io::model_file::{ModelInfo, Preprocessing};
 /// # use handgrad::{Params, infer::Model, models, rng::Key};
 /// # let graph = models::build("convnet2", &Default::default())?;
-/// # let preprocessing = Preprocessing { size: (32, 32), mean: [0.5; 3], std: [0.25; 3] };
+/// # let preprocessing = Preprocessing::new((32, 32), [0.5; 3], [0.25; 3]);
 /// # let info = ModelInfo::new((0..10).map(|i| i.to_string()), preprocessing);
 /// # let model = Model::from_parts(&graph, &Params::<f32>::new(&graph, Key::new(1))?, info)?;
 /// use ndarray::{Array2, Array4};

@@ -11,26 +11,29 @@
 //! ```
 
 mod builtin;
+mod data;
 mod edit;
 mod model;
 mod optimizer;
 mod phase;
 mod reader;
-mod sections;
+
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod train;
 
 use std::io::Read;
 use std::path::Path;
 
 use serde::Serialize;
 
+pub use data::{DataRecipe, Normalise, NormaliseBy};
 pub use model::ModelRecipe;
 pub use optimizer::{AdamKeys, DecayKind, GroupRecipe, LookaheadKeys, Method, MuonKeys, OptimizerRecipe, RAdamKeys};
 pub use phase::{Length, Phase};
-pub use sections::{Augment, DataRecipe, Normalise, NormaliseBy, Precision, TrainRecipe};
 pub use suggest::nearest;
+pub use train::{Precision, TrainRecipe};
 
 use crate::optim::Rates;
 use crate::schedule::Position;

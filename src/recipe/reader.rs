@@ -125,16 +125,35 @@ impl<'a> Section<'a> {
 
     /// Three numbers within `range`.
     pub fn required_triple(&mut self, key: &'static str, range: impl RangeBounds<f64>) -> Result<[f64; 3]> {
-        let Some(value) = self.value(key) else {
+        self.require(key);
+        Ok(self.numbers(key, range, "three numbers: red, green, blue")?.unwrap_or_default())
+    }
+
+    /// Two numbers within `range`.
+    pub fn optional_pair(&mut self, key: &'static str, range: impl RangeBounds<f64>) -> Result<Option<[f64; 2]>> {
+        self.numbers(key, range, "two numbers: the smaller one first")
+    }
+
+    fn numbers<const N: usize>(
+        &mut self,
+        key: &'static str,
+        range: impl RangeBounds<f64>,
+        expected: &str,
+    ) -> Result<Option<[f64; N]>> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        let array = value.get_ref().as_array().filter(|array| array.len() == N);
+        let array = array.ok_or_else(|| self.error(key, describe(value.get_ref())).expected(expected))?;
+        let mut numbers = [0.0; N];
+        for (number, value) in numbers.iter_mut().zip(array.iter()) {
+            *number = self.number_of(key, value, &range)?;
+        }
+        Ok(Some(numbers))
+    }
+
+    /// [`Section::finish`] reports the absence of `key`.
+    pub fn require(&mut self, key: &'static str) {
+        if !self.has(key) {
             self.missing.get_or_insert(key);
-            return Ok([0.0; 3]);
-        };
-        match value.get_ref().as_array().map(|a| &a[..]) {
-            Some([a, b, c]) => {
-                let one = |v| self.number_of(key, v, &range);
-                Ok([one(a)?, one(b)?, one(c)?])
-            }
-            _ => Err(self.error(key, describe(value.get_ref())).expected("three numbers: red, green, blue")),
         }
     }
 
@@ -221,9 +240,7 @@ impl<'a> Section<'a> {
 
     /// [`Section::count`], reported by [`Section::finish`] if absent.
     pub fn required_count(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Result<u32> {
-        if !self.has(key) {
-            self.missing.get_or_insert(key);
-        }
+        self.require(key);
         self.count(key, 0, range)
     }
 

@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::data::{Augment, RandomCrop};
 use crate::optim::{ParamEntry, ParamTable};
+use crate::resample::Framing;
 use crate::schedule::Schedule;
 
 const SMALL: &str = r#"
@@ -181,6 +183,27 @@ fn wrong_values_name_line_key_and_range() {
         ),
         ("[data]", "[data]\nnormalise = { std = [1, 1, 1] }", "data.normalise.mean: missing"),
         ("[data]", "[data]\naugment = \"cipher\"", "did you mean `cifar`?"),
+        ("[data]", "[data]\naugment = { pad = 1, crop = {} }", "data.augment: augmentation: crop and pad = 1"),
+        (
+            "[data]",
+            "[data]\naugment = { crop = { min_scale = 0 } }",
+            "crop.min_scale: 0 (expected a finite number above",
+        ),
+        (
+            "[data]",
+            "[data]\naugment = { crop = { max_scale = 0.05 } }",
+            "augment.crop: random crop: scales 0.08 to 0.05",
+        ),
+        ("[data]", "[data]\naugment = { crop = { ratio = [2, 1] } }", "augment.crop: random crop: scales"),
+        ("[data]", "[data]\naugment = { crop = { ratio = 1 } }", "crop.ratio: 1 (expected two numbers"),
+        ("[data]", "[data]\nframing = \"squish\"", "did you mean `squash`?"),
+        ("[data]", "[data]\nframing = { to = 40 }", "data.framing.by: missing"),
+        ("[data]", "[data]\nframing = { by = \"fill\", to = 40 }", "data.framing.to: unknown key"),
+        (
+            "[data]",
+            "[data]\nframing = { by = \"shorter\", to = 31 }",
+            "framing.to: 31 (expected a whole number from 32",
+        ),
         ("\"synth\"", "\"\"", "data.dataset: \"\" (expected a text of one line"),
         ("\"a test\"", "\"a\\ntest\"", "my.toml:2: title: \"a\\ntest\" (expected a text of one line"),
         ("\"simplenet\"", "7", "my.toml:3: model: 7 (expected a text of one line"),
@@ -212,6 +235,7 @@ dataset = "photos/my.hgd"
 size = 64
 batch = 7
 drop_last = true
+framing = { by = "squash", to = 72 }
 normalise = "none"
 augment = { pad = 2, flip = true }
 [optimizer]
@@ -258,10 +282,11 @@ warm_start = false
         r.model,
         ModelRecipe { name: "resnet2".into(), published: true, dropout: Some(0.25), ..Default::default() }
     );
-    let augment = Augment { pad: 2, flip: true };
+    let augment = Augment { pad: 2, flip: true, ..Augment::NONE };
+    let framing = Framing::Squash { to: (72, 72) };
     let normalise = Normalise::Named(NormaliseBy::None);
     let dataset = "photos/my.hgd".to_string();
-    assert_eq!(r.data, DataRecipe { dataset, size: 64, batch: 7, drop_last: true, normalise, augment });
+    assert_eq!(r.data, DataRecipe { dataset, size: 64, batch: 7, drop_last: true, framing, normalise, augment });
     assert_eq!(r.optimizer.method, Method::Sgd { momentum: 0.8, nesterov: true });
     assert_eq!((r.optimizer.weight_decay, r.optimizer.decay), (1e-3, DecayKind::Decoupled));
     assert!(!r.optimizer.decay_norm_and_bias);
@@ -381,6 +406,30 @@ fn another_optimizer_or_schedule_begins_with_its_own_defaults() {
     r.set("phase.0.schedule=flat_cosine").unwrap();
     assert_eq!(r.phases[0].schedule, Schedule::FlatCosine { start: 0.75, end_factor: 1e-5 });
     assert_eq!((r.phases[0].lr, r.phases[0].epochs()), (0.1, 2));
+}
+
+#[test]
+fn ways_to_an_image_of_the_size_have_names_and_sections() {
+    let data =
+        |lines: &str| Recipe::parse(&SMALL.replace("[data]", &format!("[data]\n{lines}")), "x.toml").unwrap().data;
+    for (lines, framing) in [
+        ("", Framing::Exact),
+        ("framing = \"exact\"", Framing::Exact),
+        ("framing = \"fill\"", Framing::Fill),
+        ("framing = \"squash\"", Framing::Squash { to: (32, 32) }),
+        ("framing = { by = \"squash\", to = 40 }", Framing::Squash { to: (40, 40) }),
+        ("size = 224\nframing = { by = \"shorter\", to = 256 }", Framing::Shorter { to: 256 }),
+    ] {
+        assert_eq!(data(lines).framing, framing, "{lines}");
+    }
+    assert_eq!(data("normalise = \"imagenet\"").normalise, Normalise::Named(NormaliseBy::Imagenet));
+    let crop = data("augment = { crop = { min_scale = 0.35 }, flip = true }").augment;
+    let expected = RandomCrop { min_scale: 0.35, max_scale: 1.0, ratio: [0.75, 4.0 / 3.0] };
+    assert_eq!(crop, Augment { flip: true, crop: Some(expected), ..Augment::NONE });
+    let text =
+        "augment = { crop = { ratio = [0.5, 2] } }\nframing = { by = \"shorter\", to = 36 }\nnormalise = \"imagenet\"";
+    let recipe = Recipe::parse(&SMALL.replace("[data]", &format!("[data]\n{text}")), "x.toml").unwrap();
+    assert_eq!(Recipe::parse(&recipe.to_toml().unwrap(), "x.toml").unwrap(), recipe);
 }
 
 #[test]

@@ -91,8 +91,12 @@ const DATASET: &str = "dataset";
 pub(super) fn model_info(job: &Job, notes: &[(&str, String)]) -> Result<ModelInfo> {
     let normalise = super::normalise(&job.recipe.data.normalise, &job.dataset);
     let size = job.recipe.data.size as usize;
-    let preprocessing =
-        Preprocessing { size: (size, size), mean: normalise.mean.map(f64::from), std: normalise.std.map(f64::from) };
+    let preprocessing = Preprocessing {
+        size: (size, size),
+        mean: normalise.mean.map(f64::from),
+        std: normalise.std.map(f64::from),
+        framing: job.recipe.data.framing,
+    };
     let mut info = ModelInfo::new(job.dataset.classes(), preprocessing);
     info.notes.insert("recipe".into(), job.recipe.to_toml()?);
     info.notes.extend(notes.iter().map(|(name, text)| ((*name).to_owned(), text.clone())));

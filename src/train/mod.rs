@@ -156,14 +156,19 @@ impl<'a, B: Host> Trainer<'a, B> {
         let config = LoaderConfig {
             size: (size, size),
             normalise: normalise(&recipe.data.normalise, dataset),
-            augment: data::Augment { pad: recipe.data.augment.pad as usize, flip: recipe.data.augment.flip },
+            framing: recipe.data.framing,
+            augment: recipe.data.augment,
             drop_last: recipe.data.drop_last,
             label_smoothing: recipe.train.label_smoothing as f32,
             key: key.with_name("data"),
             ..LoaderConfig::train(dataset, batch)
         };
-        let valid =
-            LoaderConfig { size: (size, size), normalise: config.normalise, ..LoaderConfig::valid(dataset, batch) };
+        let valid = LoaderConfig {
+            size: (size, size),
+            framing: recipe.data.framing,
+            normalise: config.normalise,
+            ..LoaderConfig::valid(dataset, batch)
+        };
         let feed = Feed::<B>::bytes_for(batch, config.size, dataset.classes().len());
         let loaders = config.bytes(dataset).saturating_add(valid.bytes(dataset)).saturating_add(feed);
         let (values, states) = Params::<B::Elem>::lens(&graph);
@@ -429,6 +434,7 @@ impl<'a, B: Host> Trainer<'a, B> {
         let config = EvalConfig {
             batch: recipe.data.batch as usize,
             tta: recipe.train.tta,
+            augment: recipe.data.augment,
             seed: recipe.train.seed,
             ..EvalConfig::default()
         };
@@ -457,7 +463,8 @@ pub fn normalise(recipe: &recipe::Normalise, dataset: &Dataset) -> data::Normali
         recipe::Normalise::Named(recipe::NormaliseBy::Dataset) => {
             data::Normalise { mean: dataset.mean(), std: dataset.std() }
         }
-        recipe::Normalise::Named(recipe::NormaliseBy::None) => data::Normalise { mean: [0.0; 3], std: [1.0; 3] },
+        recipe::Normalise::Named(recipe::NormaliseBy::Imagenet) => data::Normalise::IMAGENET,
+        recipe::Normalise::Named(recipe::NormaliseBy::None) => data::Normalise::NONE,
         recipe::Normalise::Given { mean, std } => {
             data::Normalise { mean: mean.map(|v| v as f32), std: std.map(|v| v as f32) }
         }

@@ -9,6 +9,7 @@ use handgrad::engine::Engine;
 use handgrad::infer::{EvalConfig, Model, evaluate, in_pool};
 use handgrad::io::model_file::{self, Extra, ModelInfo, Preprocessing};
 use handgrad::models::{self, ModelOptions};
+use handgrad::resample::Framing;
 use handgrad::rng::Key;
 use image::{DynamicImage, Rgb, RgbImage, Rgba, RgbaImage};
 use ndarray::{Array2, Array3, Array4, Axis, s};
@@ -209,7 +210,7 @@ fn small_model(dataset: &Dataset) -> Model {
     let graph = models::build("convnet2", &ModelOptions { classes: 3, size: 8, ..Default::default() }).unwrap();
     let as_f64 = |values: [f32; 3]| values.map(f64::from);
     let (mean, std) = (as_f64(dataset.mean()), as_f64(dataset.std()));
-    let info = ModelInfo::new(dataset.classes().to_vec(), Preprocessing { size: (8, 8), mean, std });
+    let info = ModelInfo::new(dataset.classes().to_vec(), Preprocessing::new((8, 8), mean, std));
     Model::from_parts(&graph, &random_params::<f32>(&graph, 1), info).unwrap()
 }
 
@@ -272,6 +273,57 @@ fn test_time_augmentation_averages_probabilities() {
     let loss = labels.iter().zip(mean.outer_iter()).map(|(&l, p)| -p[l as usize].ln()).sum::<f64>() / 23.0;
     assert!((averaged.loss - loss).abs() < 1e-5, "{} {loss}", averaged.loss);
     assert_eq!(evaluate(&model, &dataset, &config).unwrap(), averaged);
+}
+
+/// A model that was validated on squashed images predicts and evaluates squashed ones.
+#[test]
+fn predictions_frame_images_as_validation_did() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.hgd");
+    let mut writer = DatasetWriter::create(&path, &["class 0", "class 1", "class 2"].map(String::from)).unwrap();
+    let mut stream = Key::new(6).stream();
+    let photos: Vec<Array3<u8>> = (0..12)
+        .map(|i| Array3::from_shape_simple_fn((8 + i % 5, 8 + i % 7, 3), || (stream.u64() % 200) as u8 + 5 * i as u8))
+        .collect();
+    for (i, photo) in photos.iter().enumerate() {
+        let (h, w, _) = photo.dim();
+        writer.push(Split::Valid, i as u32 % 3, h, w, photo.as_slice().unwrap()).unwrap();
+    }
+    writer.finish().unwrap();
+    let dataset = Arc::new(Dataset::open(&path).unwrap());
+    let model = |framing| {
+        let own = small_model(&dataset);
+        let mut info = own.info().clone();
+        info.preprocessing.framing = framing;
+        Model::from_parts(own.graph(), &random_params::<f32>(own.graph(), 1), info).unwrap()
+    };
+    let exact = evaluate(&model(Framing::Exact), &dataset, &EvalConfig::default()).unwrap_err();
+    assert_eq!(exact.kind(), ErrorKind::Shape);
+    let mut losses = Vec::new();
+    for framing in [Framing::Fill, Framing::Squash { to: (10, 10) }, Framing::Shorter { to: 9 }] {
+        let model = model(framing);
+        let evaluation = evaluate(&model, &dataset, &EvalConfig::default()).unwrap();
+        let loss: f64 = photos
+            .iter()
+            .enumerate()
+            .map(|(i, photo)| {
+                let prediction = model.predict(&photo.view()).unwrap();
+                let own = prediction.classes().iter().find(|c| c.class == i % 3).unwrap();
+                -f64::from(own.probability).ln()
+            })
+            .sum::<f64>()
+            / photos.len() as f64;
+        // Bytes are rounded on one way and not on the other.
+        assert!((loss - evaluation.loss).abs() < 2e-2, "{framing:?}: {loss} {}", evaluation.loss);
+        losses.push(evaluation.loss);
+    }
+    assert!((losses[0] - losses[1]).abs() > 1e-3 && (losses[1] - losses[2]).abs() > 1e-3, "{losses:?}");
+    // Preprocessing that does not fit the model is refused.
+    let own = small_model(&dataset);
+    let mut info = own.info().clone();
+    info.preprocessing.framing = Framing::Shorter { to: 7 };
+    let wrong = Model::from_parts(own.graph(), &random_params::<f32>(own.graph(), 1), info).unwrap_err();
+    assert_eq!(wrong.kind(), ErrorKind::Shape);
 }
 
 #[test]

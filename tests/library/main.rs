@@ -8,3 +8,4 @@ mod model_file;
 mod models;
 #[cfg(feature = "cli")]
 mod optim;
+mod pixels;

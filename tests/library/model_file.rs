@@ -10,6 +10,7 @@ use handgrad::models::{self, ModelOptions};
 use handgrad::ops::{
     Activation, AdaptivePool, Add, AvgPool, BatchNorm, Conv2d, Dropout, Flatten, Linear, MaxPool, Reduce, Scale, Window,
 };
+use handgrad::resample::Framing;
 use handgrad::rng::{Key, Stream};
 use handgrad::{ErrorKind, Params};
 use ndarray::{Array2, Array4};
@@ -19,8 +20,7 @@ use tempfile::TempDir;
 /// Class names and an uneven normalisation.
 pub fn info(graph: &Graph) -> ModelInfo {
     let images = graph.shape(graph.images());
-    let preprocessing =
-        Preprocessing { size: (images.h, images.w), mean: [0.4914, 0.1, 1.0 / 3.0], std: [0.2470, 0.3, 0.1 + 0.2] };
+    let preprocessing = Preprocessing::new((images.h, images.w), [0.4914, 0.1, 1.0 / 3.0], [0.2470, 0.3, 0.1 + 0.2]);
     let mut info = ModelInfo::new((0..graph.shape(graph.output()).c).map(|i| format!("class {i}")), preprocessing);
     info.notes.insert("accuracy".into(), "0.5 \"of all\"\n".into());
     info
@@ -392,4 +392,14 @@ fn folders_and_missing_files_are_errors() {
     assert_eq!(model_file::load(folder.path()).unwrap_err().kind(), ErrorKind::Io);
     std::fs::write(&path, "hello").unwrap();
     assert_eq!(model_file::load(&path).unwrap_err().kind(), ErrorKind::Format);
+}
+
+#[test]
+fn files_that_say_no_framing_had_images_of_the_size() {
+    let old = r#"{"size":[8,9],"mean":[0.5,0.5,0.5],"std":[1.0,1.0,1.0]}"#;
+    let read: Preprocessing = serde_json::from_str(old).unwrap();
+    assert_eq!(read, Preprocessing::new((8, 9), [0.5; 3], [1.0; 3]));
+    let newer = Preprocessing { framing: Framing::Squash { to: (10, 12) }, ..read };
+    let text = serde_json::to_string(&newer).unwrap();
+    assert_eq!(serde_json::from_str::<Preprocessing>(&text).unwrap(), newer);
 }

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::Graph;
+use crate::resample::Framing;
 use crate::{Error, ErrorKind, Result};
 
 pub use header::Dtype;
@@ -44,10 +45,7 @@ mod key {
     pub const UNCHECKED: &str = "none";
 }
 
-/// From an image's bytes to what the model sees: `(byte/255 − mean)/std` per channel, on images of one size.
-///
-/// Images of another size are cut to the largest centred part of the model's shape and resampled with a triangle
-/// filter (see [`crate::infer::resized`]).
+/// From an image's bytes to what the model sees: brought to one size, then `(byte/255 − mean)/std` per channel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
@@ -57,6 +55,25 @@ pub struct Preprocessing {
     pub mean: [f64; 3],
     /// Red, green, blue; above 0.
     pub std: [f64; 3],
+    /// How the images that the model was validated on came to that size. [`Framing::Exact`] (also in files that do not
+    /// say it): they had it; an image of another size is then predicted by [`Framing::Fill`].
+    #[serde(default)]
+    pub framing: Framing,
+}
+
+impl Preprocessing {
+    /// For images that have the size.
+    pub const fn new(size: (usize, usize), mean: [f64; 3], std: [f64; 3]) -> Self {
+        Preprocessing { size, mean, std, framing: Framing::Exact }
+    }
+
+    /// The framing of an image to predict: any size will do.
+    pub const fn framing_of_any(&self) -> Framing {
+        match self.framing {
+            Framing::Exact => Framing::Fill,
+            framing => framing,
+        }
+    }
 }
 
 /// What a model file says about a model besides its graph and weights.
@@ -86,7 +103,7 @@ impl ModelInfo {
             |found: String, expected: String| Err(Error::new(ErrorKind::Shape, subject, found).expected(expected));
         let images = graph.shape(graph.images());
         let output = graph.shape(graph.output());
-        let Preprocessing { size, mean, std } = &self.preprocessing;
+        let Preprocessing { size, mean, std, framing } = &self.preprocessing;
         if graph.nodes().len() < 2 || images.c != 3 || !output.is_flat() {
             let found = format!("a graph from images {images} to {output}");
             return wrong(found, "a graph from images [height, width, 3] to a vector of class scores".into());
@@ -100,6 +117,9 @@ impl ModelInfo {
                 format!("preprocessing to {}×{} pixels", size.0, size.1),
                 format!("{}×{}", images.h, images.w),
             );
+        }
+        if let Err(e) = framing.check(*size) {
+            return wrong(format!("a framing that does not fit: {e}"), "one for the model's size".into());
         }
         if mean.iter().any(|v| !v.is_finite()) || std.iter().any(|v| !v.is_finite() || *v <= 0.0) {
             return wrong(format!("mean {mean:?}, std {std:?}"), "finite means, deviations above 0".into());

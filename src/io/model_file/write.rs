@@ -42,7 +42,7 @@ enum Content<'a, E> {
 /// use handgrad::{Params, models, rng::Key};
 /// let graph = models::build("convnet2", &models::ModelOptions { classes: 2, ..Default::default() })?;
 /// let params = Params::<f32>::new(&graph, Key::new(1))?;
-/// let preprocessing = Preprocessing { size: (32, 32), mean: [0.5; 3], std: [0.25; 3] };
+/// let preprocessing = Preprocessing::new((32, 32), [0.5; 3], [0.25; 3]);
 /// let info = ModelInfo::new(["cat", "dog"], preprocessing);
 /// model_file::save(&path, &graph, &params, &info, &Extra::default())?;
 /// let file = model_file::load(&path)?;

@@ -1,48 +1,8 @@
 //! From stored bytes to normalised floats, cropped and flipped on the way: one pass over the pixels.
 
-use super::dataset::Sample;
-use super::format::CHANNELS;
-use crate::rng::Key;
-
-/// Per-channel `(pixel/255 − mean)/std`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Normalise {
-    /// In units of the full range: 0..1.
-    pub mean: [f32; 3],
-    /// In units of the full range; positive.
-    pub std: [f32; 3],
-}
-
-impl Normalise {
-    /// Pixels from 0 to 1, as they are.
-    pub const NONE: Normalise = Normalise { mean: [0.0; 3], std: [1.0; 3] };
-}
-
-/// The random changes of a training image. All of them keep the image's size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Augment {
-    /// Pad each side by this many pixels, reflected with the edge repeated (c b a | a b c), then cut the original
-    /// size at a random offset in `0..2·pad` (rows and columns independently). 0: no crop. The published CIFAR-10
-    /// progression pads by 4, and never draws the offset 8.
-    pub pad: usize,
-    /// Mirror left and right with probability ½.
-    pub flip: bool,
-}
-
-impl Augment {
-    /// No change.
-    pub const NONE: Augment = Augment { pad: 0, flip: false };
-    /// Pad by 4, crop, flip: what the published CIFAR-10 progression trains with.
-    pub const CIFAR: Augment = Augment { pad: 4, flip: true };
-
-    /// What happens to the sample that `key` names.
-    pub(crate) fn draw(&self, key: Key) -> Placement {
-        let mut crop = key.with_name("crop").stream();
-        let mut offset = || crop.below(2 * self.pad as u64) as isize - self.pad as isize;
-        let (top, left) = (offset(), offset());
-        Placement { top, left, flip: self.flip && key.with_name("flip").stream().chance(0.5) }
-    }
-}
+use super::Normalise;
+use crate::data::dataset::Sample;
+use crate::data::format::CHANNELS;
 
 /// Where the output's first pixel lies in the source, before reflection, and whether rows run backwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,31 +38,44 @@ impl PixelTable {
 
     /// Fills `out` (`[height][width][3]`, the sample's size) with the placed, normalised sample. `columns` is
     /// scratch. Floor: 3·h·w bytes read, 12·h·w written.
-    pub fn convert(&self, sample: &Sample<'_>, place: Placement, columns: &mut Vec<usize>, out: &mut [f32]) {
-        let (h, w) = (sample.height, sample.width);
-        let source = sample.pixels.as_chunks::<CHANNELS>().0;
-        let out = out.as_chunks_mut::<CHANNELS>().0;
-        if place == Placement::default() {
-            out.iter_mut().zip(source).for_each(|(o, p)| self.write(o, p));
-            return;
-        }
-        columns.clear();
-        columns.extend((0..w as isize).map(|x| reflect(x + place.left, w)));
-        if place.flip {
-            columns.reverse();
-        }
-        for (y, row_out) in out.chunks_exact_mut(w).enumerate() {
-            let y = reflect(y as isize + place.top, h);
-            let row = &source[y * w..][..w];
-            row_out.iter_mut().zip(columns.iter()).for_each(|(o, &x)| self.write(o, &row[x]));
-        }
+    pub fn convert(&self, sample: &Sample<'_>, at: Placement, columns: &mut Vec<usize>, out: &mut [f32]) {
+        place(sample.pixels, (sample.height, sample.width), at, columns, out, |to, pixel| self.write(to, pixel));
+    }
+}
+
+/// Hands each pixel of `out` and the source pixel that belongs there to `write`; both images have the same size.
+/// `columns` is scratch.
+#[inline(always)]
+pub(crate) fn place<T>(
+    source: &[T],
+    (h, w): (usize, usize),
+    at: Placement,
+    columns: &mut Vec<usize>,
+    out: &mut [f32],
+    write: impl Fn(&mut [f32; CHANNELS], &[T; CHANNELS]),
+) {
+    let source = source.as_chunks::<CHANNELS>().0;
+    let out = out.as_chunks_mut::<CHANNELS>().0;
+    if at == Placement::default() {
+        out.iter_mut().zip(source).for_each(|(o, p)| write(o, p));
+        return;
+    }
+    columns.clear();
+    columns.extend((0..w as isize).map(|x| reflect(x + at.left, w)));
+    if at.flip {
+        columns.reverse();
+    }
+    for (y, row_out) in out.chunks_exact_mut(w).enumerate() {
+        let y = reflect(y as isize + at.top, h);
+        let row = &source[y * w..][..w];
+        row_out.iter_mut().zip(columns.iter()).for_each(|(o, &x)| write(o, &row[x]));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::format::Split;
     use super::*;
+    use crate::data::format::Split;
 
     fn sample(pixels: &[u8], height: usize, width: usize) -> Sample<'_> {
         Sample { pixels, height, width, label: 0, split: Split::Train }
@@ -141,19 +114,5 @@ mod tests {
                 assert!((value - expected).abs() < 1e-5, "{oy} {ox} {flip} {i}: {value} {expected}");
             }
         }
-    }
-
-    #[test]
-    fn draws_cover_the_published_range_evenly() {
-        let (mut rows, mut columns, mut flips) = ([0; 8], [0; 8], 0);
-        for i in 0..8000 {
-            let place = Augment::CIFAR.draw(Key::new(5).with(i));
-            rows[(place.top + 4) as usize] += 1;
-            columns[(place.left + 4) as usize] += 1;
-            flips += usize::from(place.flip);
-        }
-        assert!(rows.iter().chain(&columns).all(|n| (850..1150).contains(n)), "{rows:?} {columns:?}");
-        assert!((3800..4200).contains(&flips), "{flips}");
-        assert_eq!(Augment::NONE.draw(Key::new(5)), Placement::default());
     }
 }

@@ -1,0 +1,128 @@
+//! From stored bytes to a batch: what one thread does.
+
+use std::sync::Arc;
+
+use super::LoaderConfig;
+use super::augment::{PixelTable, place};
+use super::batch::{Buffers, Pool};
+use super::dataset::{Dataset, Sample};
+use super::order::Sampler;
+use crate::resample::{Frame, Resampler, Tone};
+use crate::rng::Key;
+use crate::{Error, ErrorKind, Result};
+
+/// What all epochs of a loader share.
+pub(super) struct Source {
+    pub dataset: Arc<Dataset>,
+    pub config: LoaderConfig,
+    pub sampler: Sampler,
+    pub pool: Arc<Pool>,
+    /// Of (seed, run).
+    pub key: Key,
+    table: PixelTable,
+    tone: Tone,
+    /// Of any image of the split.
+    largest: (usize, usize),
+}
+
+/// What a thread works with: allocated once, used for every image.
+pub(super) struct Desk {
+    columns: Vec<usize>,
+    resampler: Resampler,
+    /// An image between two passes, where one is not enough.
+    image: Vec<f32>,
+}
+
+impl Desk {
+    /// Whether an image is resampled first and placed afterwards.
+    fn needs_image(config: &LoaderConfig) -> bool {
+        config.resamples() && config.augment.pad > 0
+    }
+
+    fn image_len(config: &LoaderConfig) -> usize {
+        if Desk::needs_image(config) { 3 * config.size.0 * config.size.1 } else { 0 }
+    }
+
+    /// The bytes of a desk for images of up to this size.
+    pub fn bytes_for(config: &LoaderConfig, largest: (usize, usize)) -> usize {
+        let resampler = if config.resamples() { Resampler::bytes_for(largest, config.size) } else { 0 };
+        resampler + size_of::<f32>() * Desk::image_len(config) + size_of::<usize>() * config.size.1
+    }
+}
+
+impl Source {
+    pub fn new(dataset: Arc<Dataset>, config: LoaderConfig, sampler: Sampler, pool: Arc<Pool>) -> Result<Self> {
+        // Machines that cannot resample are told now, not by a thread.
+        Resampler::new()?;
+        let normalise = &config.normalise;
+        let table = PixelTable::new(normalise);
+        let tone = Tone::normalised(normalise.mean.map(f64::from), normalise.std.map(f64::from));
+        let key = config.key.with_name("data").with(config.run);
+        let largest = config.largest_sides(&dataset);
+        Ok(Source { dataset, config, sampler, pool, key, table, tone, largest })
+    }
+
+    /// A desk for one thread.
+    pub fn desk(&self) -> Result<Desk> {
+        let mut resampler = Resampler::new()?;
+        if self.config.resamples() {
+            resampler.reserve(self.largest, self.config.size);
+        }
+        let mut image = Vec::new();
+        let len = Desk::image_len(&self.config);
+        if image.try_reserve_exact(len).is_err() {
+            let e = Error::new(ErrorKind::Unsupported, "loader", format!("no memory for an image of {len} numbers"));
+            return Err(e.hint("use smaller images"));
+        }
+        image.resize(len, 0.0);
+        Ok(Desk { columns: Vec::with_capacity(self.config.size.1), resampler, image })
+    }
+
+    pub fn steps(&self) -> usize {
+        let (n, batch) = (self.sampler.len(), self.pool.shape.batch);
+        if self.config.drop_last { n / batch } else { n.div_ceil(batch) }
+    }
+
+    /// Prepares the batch of these samples.
+    pub fn fill(&self, epoch: Key, samples: &[u32], desk: &mut Desk) -> Result<Buffers> {
+        let mut buffers = self.pool.take()?;
+        let shape = &self.pool.shape;
+        buffers.labels.clear();
+        buffers.samples.clear();
+        buffers.samples.extend_from_slice(samples);
+        let smoothing = self.config.label_smoothing;
+        let off = smoothing / shape.classes as f32;
+        let images = buffers.images.chunks_exact_mut(shape.image_len());
+        let targets = buffers.targets.chunks_exact_mut(shape.classes);
+        for ((&i, image), target) in samples.iter().zip(images).zip(targets) {
+            let sample = self.dataset.sample(i as usize)?;
+            self.image(&sample, epoch.with(u64::from(i)), desk, image);
+            target.fill(off);
+            target[sample.label as usize] = 1.0 - smoothing + off;
+            buffers.labels.push(sample.label);
+        }
+        Ok(buffers)
+    }
+
+    /// Writes the image that `key` makes of a sample.
+    fn image(&self, sample: &Sample<'_>, key: Key, desk: &mut Desk, out: &mut [f32]) {
+        let LoaderConfig { augment, size, framing, .. } = &self.config;
+        let placement = augment.draw(key);
+        if !self.config.resamples() {
+            self.table.convert(sample, placement, &mut desk.columns, out);
+            return;
+        }
+        let stored = (sample.height, sample.width);
+        let frame = match &augment.crop {
+            Some(crop) => Frame::of(crop.draw(key, stored), *size),
+            None => framing.frame_of(stored, *size),
+        };
+        if Desk::needs_image(&self.config) {
+            desk.resampler.fill(sample.pixels, sample.width, &frame, &self.tone, &mut desk.image);
+            place(&desk.image, *size, placement, &mut desk.columns, out, |to, pixel| *to = *pixel);
+        } else {
+            let frame = Frame { flip: placement.flip, ..frame };
+            desk.resampler.fill(sample.pixels, sample.width, &frame, &self.tone, out);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `[train]`: the rest of a run.
+
+use std::fmt;
+use std::ops::Bound::Excluded;
+
+use serde::Serialize;
+
+use super::reader::Section;
+use crate::{Error, ErrorKind, Result};
+
+/// `[train]`: the rest of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrainRecipe {
+    /// What every random number of the run follows from.
+    pub seed: u64,
+    /// ε in `[0, 1)`: targets are `(1 − ε)` of the class and `ε` spread over all.
+    pub label_smoothing: f64,
+    /// Minutes between checkpoints inside an epoch; 0 writes them at epoch ends alone.
+    pub checkpoint_minutes: f64,
+    /// Augmented passes that the last evaluation averages with the plain one; 0 evaluates plainly.
+    pub tta: u32,
+    /// Evaluate, and save as the model, a moving average of the weights that keeps this share of itself in each step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
+    /// The arithmetic.
+    pub precision: Precision,
+}
+
+/// The arithmetic of a run; what a backend lacks it refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "each is the name of a number format")]
+pub enum Precision {
+    F32,
+    Bf16,
+    Tf32,
+    Fp16,
+    Int8,
+}
+
+impl Precision {
+    /// Each precision under its name.
+    pub const ALL: [(&'static str, Precision); 5] = [
+        ("f32", Precision::F32),
+        ("bf16", Precision::Bf16),
+        ("tf32", Precision::Tf32),
+        ("fp16", Precision::Fp16),
+        ("int8", Precision::Int8),
+    ];
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Precision::ALL.iter().find(|(_, p)| p == self).map_or("", |(name, _)| name))
+    }
+}
+
+impl std::str::FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Precision::ALL.iter().find(|(n, _)| *n == name).map(|(_, p)| *p).ok_or_else(|| {
+            let names = Precision::ALL.map(|(n, _)| n).join(", ");
+            Error::new(ErrorKind::Usage, "precision", format!("\"{name}\"")).expected(format!("one of {names}"))
+        })
+    }
+}
+
+impl TrainRecipe {
+    pub(super) fn read(root: &mut Section<'_>) -> Result<Self> {
+        let mut s = root.section("train")?;
+        let train = TrainRecipe {
+            // TOML's integers have a sign: 63 bits.
+            seed: s.optional_count("seed", 0..=i64::MAX as u64)?.unwrap_or(0),
+            label_smoothing: s.number("label_smoothing", 0.0, 0.0..1.0)?,
+            checkpoint_minutes: s.number("checkpoint_minutes", 5.0, 0.0..=1e6)?,
+            tta: s.count("tta", 0, 0..=1000)?,
+            ema: s.optional_number("ema", (Excluded(0.0), Excluded(1.0)))?,
+            precision: s.choice("precision", Precision::F32, &Precision::ALL)?,
+        };
+        s.finish()?;
+        Ok(train)
+    }
+}
