@@ -275,6 +275,30 @@ fn activations_are_their_formulas() {
     activations_are_their_formulas_on::<Cpu>();
 }
 
+fn smooth_activations_have_limits_on<B: Host>() {
+    let far = 1e30;
+    for (op, y, dx) in [
+        (Activation::Mish, [0.0, far], [0.0, 1.0]),
+        (Activation::Silu, [0.0, far], [0.0, 1.0]),
+        (Activation::Sigmoid, [0.0, 1.0], [0.0, 0.0]),
+        (Activation::Tanh, [-1.0, 1.0], [0.0, 0.0]),
+        (Activation::Gelu, [0.0, far], [0.0, 1.0]),
+        (Activation::Softplus, [0.0, far], [0.0, 1.0]),
+    ] {
+        let case = Case::new(op, &[Shape::flat(3)], 1);
+        let passes = pass::<B>(&case, &plain(&case, vec![vec![-far, far, f64::NAN]], vec![1.0; 3]), Run::Train);
+        let ends = |values: &[f64]| [values[0] as f32, values[1] as f32];
+        assert_eq!((ends(&passes.y), ends(&passes.dx[0])), (ends(&y), ends(&dx)), "{op:?}");
+        assert!(passes.y[2].is_nan() && passes.dx[0][2].is_nan(), "{op:?} loses a NaN");
+    }
+}
+
+#[test]
+fn smooth_activations_have_limits() {
+    smooth_activations_have_limits_on::<Reference>();
+    smooth_activations_have_limits_on::<Cpu>();
+}
+
 fn pools() -> [OpSpec; 2] {
     [
         MaxPool { window: Window::square(2, 2, 0), ceil: false }.into(),

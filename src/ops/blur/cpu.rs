@@ -4,41 +4,13 @@
 use rayon::prelude::*;
 
 use super::{Blur, TAPS, source};
-use crate::backend::cpu::simd::Level;
 use crate::backend::{Cpu, parallel, simd_level};
 use crate::graph::Shape;
 use crate::ops::{Backward, Forward, Kernel};
 
+#[inline(always)]
 fn tap(k: usize) -> f32 {
     (TAPS[k] / 32.0) as f32
-}
-
-/// One image, from x to y; `line` holds a row of x, blurred from top to bottom.
-fn forward_image(level: Level, x: &[f32], input: Shape, y: &mut [f32], line: &mut [f32]) {
-    let (row, c) = (input.w * input.c, input.c);
-    for (o, y) in y.chunks_mut(input.w / 2 * c).enumerate() {
-        let rows = [0, 1, 2, 3, 4, 5].map(|k| &x[source(o, k, input.h) * row..][..row]);
-        weigh(level, line, rows);
-        for (p, y) in y.chunks_mut(c).enumerate() {
-            weigh(level, y, [0, 1, 2, 3, 4, 5].map(|l| &line[source(p, l, input.w) * c..][..c]));
-        }
-    }
-}
-
-/// One image, from dy added to dx; `line` holds what a row of dy gives each row of dx.
-fn backward_image(level: Level, dy: &[f32], input: Shape, dx: &mut [f32], line: &mut [f32]) {
-    let (row, c) = (input.w * input.c, input.c);
-    for (o, dy) in dy.chunks(input.w / 2 * c).enumerate() {
-        line.fill(0.0);
-        for (p, dy) in dy.chunks(c).enumerate() {
-            for l in 0..6 {
-                add_scaled(level, &mut line[source(p, l, input.w) * c..][..c], dy, tap(l));
-            }
-        }
-        for k in 0..6 {
-            add_scaled(level, &mut dx[source(o, k, input.h) * row..][..row], line, tap(k));
-        }
-    }
 }
 
 impl Kernel<Cpu> for Blur {
@@ -73,22 +45,51 @@ impl Kernel<Cpu> for Blur {
     }
 }
 
+/// y = Σ of the six rows, weighed by the taps.
+#[inline(always)]
+fn weigh(y: &mut [f32], rows: [&[f32]; 6]) {
+    let len = y.len();
+    let [a, b, c, d, e, f] = rows.map(|row| &row[..len]);
+    for i in 0..len {
+        y[i] = tap(0) * (a[i] + f[i]) + tap(1) * (b[i] + e[i]) + tap(2) * (c[i] + d[i]);
+    }
+}
+
+/// y += weight·x.
+#[inline(always)]
+fn add_scaled(y: &mut [f32], x: &[f32], weight: f32) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += weight * x;
+    }
+}
+
 crate::multiversion! {
-    /// y = Σ of the six rows, weighed by the taps.
-    fn weigh(y: &mut [f32], rows: [&[f32]; 6]) {
-        let len = y.len();
-        let [a, b, c, d, e, f] = rows.map(|row| &row[..len]);
-        for i in 0..len {
-            y[i] = tap(0) * (a[i] + f[i]) + tap(1) * (b[i] + e[i]) + tap(2) * (c[i] + d[i]);
+    /// One image, from x to y; `line` holds a row of x, blurred from top to bottom.
+    fn forward_image(x: &[f32], input: Shape, y: &mut [f32], line: &mut [f32]) {
+        let Shape { h: height, w: width, c, .. } = input;
+        for (o, y) in y.chunks_mut(width / 2 * c).enumerate() {
+            weigh(line, [0, 1, 2, 3, 4, 5].map(|k| &x[source(o, k, height) * width * c..][..width * c]));
+            for (p, y) in y.chunks_mut(c).enumerate() {
+                weigh(y, [0, 1, 2, 3, 4, 5].map(|l| &line[source(p, l, width) * c..][..c]));
+            }
         }
     }
 }
 
 crate::multiversion! {
-    /// y += weight·x.
-    fn add_scaled(y: &mut [f32], x: &[f32], weight: f32) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y += weight * x;
+    /// One image, from dy added to dx; `line` holds what a row of dy gives each row of dx.
+    fn backward_image(dy: &[f32], input: Shape, dx: &mut [f32], line: &mut [f32]) {
+        let Shape { h: height, w: width, c, .. } = input;
+        for (o, dy) in dy.chunks(width / 2 * c).enumerate() {
+            line.fill(0.0);
+            for (p, dy) in dy.chunks(c).enumerate() {
+                for l in 0..6 {
+                    add_scaled(&mut line[source(p, l, width) * c..][..c], dy, tap(l));
+                }
+            }
+            for k in 0..6 {
+                add_scaled(&mut dx[source(o, k, height) * width * c..][..width * c], line, tap(k));
+            }
         }
     }
 }

@@ -13,11 +13,10 @@ impl ConvTwist {
         self.channels / self.groups
     }
 
-    /// Where kernel `kind` of output channel `o` lies in a row of the tensor: in the block of the input group that it
-    /// reads.
-    fn column(&self, o: usize, kind: usize) -> usize {
-        let (group, q) = (o / self.group(), o % self.group());
-        (self.order.source(group, self.groups) * self.kinds() + kind) * self.group() + q
+    /// Where kernel `kind` of an output group's channels begins in a row of the tensor: in the block of the input group
+    /// that it reads.
+    fn column(&self, group: usize, kind: usize) -> usize {
+        (self.order.source(group, self.groups) * self.kinds() + kind) * self.group()
     }
 
     /// Writes all kernels: `[3][3][cin/groups]` rows of `kinds·channels`.
@@ -28,25 +27,29 @@ impl ConvTwist {
         parallel::rows_mut(all, kinds * width, kinds * width, |start, row| {
             let at = start / (kinds * width);
             let (tap, i) = (at / cin, at % cin);
-            for o in 0..width {
-                let of = |kernel: &'_ [f32], tap: usize| kernel[tap * block + i * width + o];
-                let projected = |kernel: &'_ [f32]| 0.5 * (of(kernel, tap) - of(kernel, 8 - tap));
-                let mut straight = of(params[0], tap);
-                match self.twist {
-                    Twisting::Off => {}
-                    Twisting::Sobel { .. } => {
-                        let (ax, ay) = (params[1][o * cin + i], params[2][o * cin + i]);
-                        row[self.column(o, 1)] = ax * SOBEL_X[tap] + ay * SOBEL_Y[tap];
-                        row[self.column(o, 2)] = ay * SOBEL_X[tap] - ax * SOBEL_Y[tap];
-                    }
-                    Twisting::Free { .. } => {
-                        let (kx, ky) = (projected(params[1]), projected(params[2]));
-                        row[self.column(o, 1)] = kx;
-                        row[self.column(o, 2)] = ky;
-                        straight += params[3][o] * kx + params[4][o] * ky;
+            let of = |kernel: &'_ [f32], tap: usize, o: usize| kernel[tap * block + i * width + o];
+            let projected = |kernel: &'_ [f32], o| 0.5 * (of(kernel, tap, o) - of(kernel, 8 - tap, o));
+            for group in 0..self.groups {
+                let first = group * self.group();
+                let [straight, along_x, along_y] = [0, 1, 2].map(|kind| self.column(group, kind));
+                for q in 0..self.group() {
+                    let o = first + q;
+                    row[straight + q] = of(params[0], tap, o);
+                    match self.twist {
+                        Twisting::Off => {}
+                        Twisting::Sobel { .. } => {
+                            let (ax, ay) = (params[1][o * cin + i], params[2][o * cin + i]);
+                            row[along_x + q] = ax * SOBEL_X[tap] + ay * SOBEL_Y[tap];
+                            row[along_y + q] = ay * SOBEL_X[tap] - ax * SOBEL_Y[tap];
+                        }
+                        Twisting::Free { .. } => {
+                            let (kx, ky) = (projected(params[1], o), projected(params[2], o));
+                            row[along_x + q] = kx;
+                            row[along_y + q] = ky;
+                            row[straight + q] += params[3][o] * kx + params[4][o] * ky;
+                        }
                     }
                 }
-                row[self.column(o, 0)] = straight;
             }
         });
     }
@@ -57,7 +60,8 @@ impl ConvTwist {
         let block = params[0].len() / 9;
         let cin = block / width;
         let of = |tap: usize, i: usize, o: usize, kind: usize| {
-            dall[(tap * cin + i) * kinds * width + self.column(o, kind)]
+            let (group, q) = (o / self.group(), o % self.group());
+            dall[(tap * cin + i) * kinds * width + self.column(group, kind) + q]
         };
         kernel_gradient(&mut dparams[0], block, width, |tap, i, o| of(tap, i, o, 0));
         match self.twist {
