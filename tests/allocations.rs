@@ -10,7 +10,10 @@ use handgrad::engine::Engine;
 use handgrad::infer::{Model, in_pool};
 use handgrad::io::model_file::{ModelInfo, Preprocessing};
 use handgrad::models::{self, ModelOptions};
-use handgrad::optim::{Decay, Optimizer, ParamTable, Rates, Sgd, SgdConfig};
+use handgrad::optim::{
+    Adam, AdamConfig, Decay, Ema, Lamb, Lookahead, Muon, MuonConfig, Optimizer, ParamTable, Rates, RmsProp,
+    RmsPropConfig, Sgd, SgdConfig,
+};
 use handgrad::rng::Key;
 use ndarray::{Array2, Array4};
 
@@ -85,6 +88,38 @@ fn sessions_do_not_allocate() {
             });
             assert_eq!(count.unwrap(), 0, "{name}, {n} images");
         }
+    }
+}
+
+/// Every optimizer's step, and the average of the weights.
+#[test]
+fn optimizers_do_not_allocate() {
+    let _alone = ALONE.lock();
+    let graph = models::build("convbnnet", &ModelOptions { published: false, ..Default::default() }).unwrap();
+    let mut params = Params::<f32>::new(&graph, Key::new(1)).unwrap();
+    let table = || ParamTable::of(&params, &[]).unwrap();
+    let adam = |config| Box::new(Adam::<f32>::new(config, table()).unwrap());
+    let optimizers: [(&str, Box<dyn Optimizer<f32>>); 5] = [
+        ("adam", adam(AdamConfig::fastai(0.1))),
+        ("rmsprop", Box::new(RmsProp::new(RmsPropConfig::DEFAULT, table()).unwrap())),
+        ("lamb", Box::new(Lamb::new(AdamConfig::fastai(0.1), table()).unwrap())),
+        ("muon", Box::new(Muon::new(MuonConfig::DEFAULT, table()).unwrap())),
+        ("ranger", Box::new(Lookahead::new(adam(AdamConfig::ranger(0.1)), 2, 0.5).unwrap())),
+    ];
+    let mut ema = Ema::new(0.9, &params).unwrap();
+    let grads = vec![0.01; params.values().len()];
+    for (name, mut optimizer) in optimizers {
+        let mut two_steps = || {
+            for _ in 0..2 {
+                optimizer.step(params.values_mut(), &grads, Rates::of(1e-3)).unwrap();
+                ema.update(&params).unwrap();
+            }
+        };
+        let count = in_pool(2, || {
+            two_steps();
+            allocations(&mut two_steps)
+        });
+        assert_eq!(count.unwrap(), 0, "{name}");
     }
 }
 

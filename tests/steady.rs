@@ -104,7 +104,7 @@ fn epochs_do_not_grow() {
     recipe.set_epochs(8).unwrap();
     let dataset = Arc::new(Dataset::open(&data).unwrap());
     let run = RunFolder::create(Some(&folder.path().join("run")), "").unwrap();
-    let job = Job { recipe, dataset, folder: run, resume: false, other_simd: false };
+    let job = Job { recipe, dataset, folder: run, resume: false, other_simd: false, from: None };
     let mut held = Vec::new();
     let stop = AtomicBool::new(false);
     let done = in_pool(2, || {

@@ -9,10 +9,11 @@ use super::backend::{Backend, in_pool, threads};
 use super::out;
 use crate::backend::{Cpu, Host, Real, Reference};
 use crate::engine::Engine;
-use crate::optim::{ParamTable, Rates};
+use crate::optim::Rates;
 use crate::plan::require_memory;
 use crate::recipe::{Precision, Recipe};
 use crate::rng::Key;
+use crate::train;
 use crate::{Error, ErrorKind, Result};
 
 #[derive(clap::Args)]
@@ -91,8 +92,7 @@ fn measure<B: Host>(args: &Args) -> Result<Measured> {
         params.saturating_mul(recipe.optimizer.moments()).saturating_add(inputs).saturating_mul(size_of::<B::Elem>());
     require_memory(Engine::<B>::bytes_for(&graph, batch)?.saturating_add(ours))?;
     let mut engine = Engine::<B>::new(&graph, batch, 0)?;
-    let table = ParamTable::of(engine.params(), &recipe.optimizer.rules())?;
-    let mut optimizer = recipe.optimizer.build::<B::Elem>(table)?;
+    let mut optimizer = train::optimizer(&recipe.optimizer, engine.params())?;
     let peak_bytes = engine.bytes() + optimizer.moments().iter().map(|(_, moment)| size_of_val(*moment)).sum::<usize>();
 
     let mut noise = Key::new(1).stream();

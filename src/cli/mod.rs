@@ -3,10 +3,13 @@
 mod backend;
 mod bench;
 mod eval;
+mod lr_find;
 mod out;
 mod plan;
 mod predict;
 mod recipes;
+mod schedule;
+mod several;
 mod summary;
 mod train;
 
@@ -36,6 +39,10 @@ struct Cli {
 enum Command {
     /// Train a recipe.
     Train(train::Args),
+    /// Try growing learning rates for a moment, and say which ones look good.
+    LrFind(lr_find::Args),
+    /// Show how a recipe's learning rate and momentum move.
+    Schedule(schedule::Args),
     /// Evaluate a model on a dataset.
     Eval(eval::Args),
     /// Classify images.
@@ -56,6 +63,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Train(args) => train::run(args),
+        Command::LrFind(args) => lr_find::run(args),
+        Command::Schedule(args) => schedule::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Summary(args) => summary::run(args),

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::backend::{Backend, in_pool, threads};
 use super::out;
+use super::several;
 use crate::backend::{Cpu, Reference};
 use crate::graph::grouped;
 use crate::recipe::Recipe;
@@ -23,16 +24,17 @@ Examples:
   handgrad train cifar10-convnet2 --data cifar10.hgd        a published experiment
   handgrad train cifar10-resnet --seed 1 --out runs/a       another seed, a folder of your choice
   handgrad train --out runs/a --resume                      go on where runs/a stopped
+  handgrad train cifar10-resnet --runs 5                    mean and spread over five seeds
   handgrad train my.toml --set optimizer.weight_decay=1e-4  your own recipe, one key changed")]
 pub struct Args {
     /// A built-in recipe (see `handgrad recipes`) or the path of a .toml file.
-    recipe: Option<String>,
+    pub(super) recipe: Option<String>,
     /// The dataset, an .hgd file; by default what the recipe names, or what the run to resume began with.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// The run's folder; runs/RECIPE by default.
     #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     /// Epochs in all: the recipe's phases are cut, or the last one is stretched.
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
@@ -54,9 +56,18 @@ pub struct Args {
     /// Threads; all cores by default. The result does not depend on it.
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
+    /// Begin with the weights of a model file instead of random ones.
+    #[arg(long, value_name = "MODEL")]
+    pub(super) from: Option<PathBuf>,
+    /// Train so many models, with seeds one apart, each in a folder of its own, and report mean and spread.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    runs: Option<u32>,
+    /// Let each of the runs go on with the model of the one before.
+    #[arg(long, requires = "runs")]
+    pub(super) runs_reuse: bool,
     /// Go on from the checkpoint in the run's folder.
     #[arg(long)]
-    resume: bool,
+    pub(super) resume: bool,
     /// Resume although this machine has another SIMD level than the checkpoint's, which gives other bits.
     #[arg(long, requires = "resume")]
     other_simd: bool,
@@ -65,12 +76,12 @@ pub struct Args {
     set: Vec<String>,
     /// Print the result as one JSON object, and progress to standard error.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 impl Args {
     /// The recipe with every flag applied.
-    fn recipe(&self, name: &str) -> Result<Recipe> {
+    pub(super) fn recipe(&self, name: &str) -> Result<Recipe> {
         let mut recipe = Recipe::load(name)?;
         for assignment in &self.set {
             recipe.set(assignment)?;
@@ -92,10 +103,13 @@ impl Args {
         Ok(recipe)
     }
 
-    /// Backend and dataset: what the flags say, else what the run to resume began with.
-    fn surroundings(&self, folder: &RunFolder) -> Result<(Backend, Option<PathBuf>)> {
-        let before = if self.resume { Environment::read(&folder.environment())? } else { None };
-        let Some(before) = before else { return Ok((self.backend.unwrap_or(Backend::Cpu), self.data.clone())) };
+    /// Backend, dataset and first weights: what the flags say, else what the run to resume began with.
+    fn surroundings(&self, run: &Run) -> Result<(Backend, Option<PathBuf>, Option<PathBuf>)> {
+        let folder = &run.folder;
+        let before = if run.resume { Environment::read(&folder.environment())? } else { None };
+        let Some(before) = before else {
+            return Ok((self.backend.unwrap_or(Backend::Cpu), self.data.clone(), run.from.clone()));
+        };
         let began_with: Backend = before.backend.parse().map_err(|e| {
             let file = folder.environment();
             Error::new(ErrorKind::Format, file.display(), format!("backend \"{}\"", before.backend)).expected(e)
@@ -105,7 +119,7 @@ impl Args {
             let e = e.expected(format!("{}, which the run began with", began_with.name()));
             return Err(e.hint("with --resume leave the flag out"));
         }
-        Ok((began_with, self.data.clone().or_else(|| before.dataset_file())))
+        Ok((began_with, self.data.clone().or_else(|| before.dataset_file()), before.from))
     }
 
     /// The recipe and folder of a new run, or those of the run to resume.
@@ -117,55 +131,85 @@ impl Args {
             return Ok((recipe, folder));
         }
         let folder = RunFolder::open(self.out.as_deref(), &Recipe::load(name)?.name)?;
-        let saved = Recipe::load_file(&folder.recipe())?;
+        let saved = self.saved_recipe(&folder.recipe())?;
+        Ok((saved, folder))
+    }
+
+    /// The recipe that a folder keeps, which the flags must not contradict.
+    pub(super) fn saved_recipe(&self, file: &Path) -> Result<Recipe> {
+        let saved = Recipe::load_file(file)?;
+        let name = self.recipe.as_deref().unwrap_or("quickstart");
         let changes = self.recipe.is_some()
             || !self.set.is_empty()
             || self.epochs.is_some()
             || [&self.batch, &self.seed, &self.precision, &self.checkpoint_minutes].iter().any(|flag| flag.is_some());
         if changes && self.recipe(name)?.to_toml()? != saved.to_toml()? {
-            let e = Error::new(ErrorKind::Usage, folder.path().display(), "the flags say another recipe");
+            let folder = file.parent().unwrap_or(file).display();
+            let e = Error::new(ErrorKind::Usage, folder, "the flags say another recipe");
             return Err(e.expected("the recipe in the folder").hint("with --resume give only --out (and --data)"));
         }
-        Ok((saved, folder))
+        Ok(saved)
     }
+}
+
+/// One run that the flags ask for.
+pub(super) struct Run {
+    pub recipe: Recipe,
+    pub folder: RunFolder,
+    /// Go on from the folder's checkpoint.
+    pub resume: bool,
+    /// A model file to begin with.
+    pub from: Option<PathBuf>,
 }
 
 pub fn run(args: Args) -> Result<()> {
     let stop = stop_on_signals()?;
+    if let Some(runs) = args.runs {
+        return several::run(&args, runs, &stop);
+    }
     let (recipe, folder) = args.folder()?;
-    let done = train(&args, recipe, folder.clone(), &stop);
-    if done.is_err() && !args.resume {
+    let (job, report) = train(&args, Run { recipe, folder, resume: args.resume, from: args.from.clone() }, &stop)?;
+    if args.json {
+        return out::json(&report);
+    }
+    summarise(&job, &report)
+}
+
+/// Prints to where progress goes.
+pub(super) fn say(json: bool, text: String) -> Result<()> {
+    if json {
+        out::note(text);
+        return Ok(());
+    }
+    out::line(text)
+}
+
+/// Trains; a new folder goes again if nothing came of it.
+pub(super) fn train(args: &Args, run: Run, stop: &AtomicBool) -> Result<(Job, Report)> {
+    let (folder, new) = (run.folder.clone(), !run.resume);
+    let done = train_in_folder(args, run, stop);
+    if done.is_err() && new {
         folder.remove_if_empty();
     }
     done
 }
 
-fn train(args: &Args, recipe: Recipe, folder: RunFolder, stop: &AtomicBool) -> Result<()> {
-    let (backend, data) = args.surroundings(&folder)?;
-    let say = |text: String| {
-        if args.json {
-            out::note(text);
-            Ok(())
-        } else {
-            out::line(text)
-        }
-    };
+fn train_in_folder(args: &Args, run: Run, stop: &AtomicBool) -> Result<(Job, Report)> {
+    let (backend, data, from) = args.surroundings(&run)?;
+    let Run { recipe, folder, resume, .. } = run;
     let (data, dataset) =
         in_pool(args.threads, || train::open_dataset(&recipe.data.dataset, data.as_deref(), |text| out::note(text)))?;
-    let (run, data) = (folder.path().display(), data.display());
-    let what = format!("{}: {}\ndata:  {data}\nrun:   {run}", recipe.name, recipe.title);
-    let job = Job { recipe, dataset, folder, resume: args.resume, other_simd: args.other_simd };
+    let (path, data) = (folder.path().display(), data.display());
+    let what = format!("{}: {}\ndata:  {data}\nrun:   {path}", recipe.name, recipe.title);
+    let job = Job { recipe, dataset, folder, resume, other_simd: args.other_simd, from };
+    let say = |text| say(args.json, text);
     let mut view = View::new(what, &say);
     let report = in_pool(args.threads, || match backend {
         Backend::Cpu => train::run::<Cpu>(&job, stop, |event| view.show(&event)),
         Backend::Reference => train::run::<Reference>(&job, stop, |event| view.show(&event)),
     });
     view.bar.finish_and_clear();
-    let report = report?;
-    if args.json {
-        return out::json(&report);
-    }
-    summarise(&job, &report)
+    report.map(|report| (job, report))
 }
 
 fn summarise(job: &Job, report: &Report) -> Result<()> {
@@ -189,7 +233,7 @@ fn summarise(job: &Job, report: &Report) -> Result<()> {
 }
 
 /// A flag that SIGINT and SIGTERM set; a second signal ends the program at once.
-fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+pub(super) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let registered = signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())

@@ -26,4 +26,5 @@ pub(super) static ALL: &[(&str, &str)] = recipes![
     "cifar10-resnet2-fixed",
     "cifar10-resnet2-7ep",
     "cifar10-resnet2-32ep",
+    "woof-xse_resnext18",
 ];

@@ -263,6 +263,16 @@ impl OptimizerRecipe {
         own + usize::from(self.lookahead.is_some())
     }
 
+    /// μ, or β₁ of Adam and its like.
+    pub fn momentum(&self) -> f64 {
+        match self.method {
+            Method::Sgd { momentum, .. } | Method::RmsProp { momentum, .. } => momentum,
+            Method::Adam(keys) | Method::AdamW(keys) | Method::Lamb(keys) => keys.momentum,
+            Method::RAdam(keys) | Method::Ranger(keys) => keys.adam.momentum,
+            Method::Muon(keys) => keys.momentum,
+        }
+    }
+
     /// Whether a schedule can move its momentum.
     pub(super) fn has_momentum(&self) -> bool {
         !matches!(self.method, Method::Sgd { momentum: 0.0, .. } | Method::RmsProp { momentum: 0.0, .. })
@@ -364,5 +374,58 @@ impl GroupRecipe {
         };
         s.finish()?;
         Ok(group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optim::ParamEntry;
+    use crate::recipe::Recipe;
+    use crate::recipe::tests::SMALL;
+
+    /// Every optimizer's own defaults, and that its keys survive a round trip.
+    #[test]
+    fn optimizers_have_the_defaults_of_fastai_and_pytorch() {
+        let read = |keys: &str| {
+            let r = Recipe::parse(&SMALL.replace("momentum = 0.5", keys), "small.toml").unwrap();
+            assert_eq!(Recipe::parse(&r.to_toml().unwrap(), "small.toml").unwrap(), r, "{keys}");
+            r.optimizer
+        };
+        let adam = |momentum, sqr_momentum, eps| AdamKeys { momentum, sqr_momentum, eps };
+        let radam = |adam, eps_before_debias, beta| RAdamKeys { adam, eps_before_debias, beta };
+        let (fastai, ranger) = (adam(0.9, 0.99, 1e-5), adam(0.95, 0.99, 1e-6));
+        let muon = MuonKeys {
+            momentum: 0.95,
+            nesterov: true,
+            ns_steps: 5,
+            match_rms: false,
+            adam_lr_scale: 0.015,
+            adam_momentum: 0.9,
+            adam_sqr_momentum: 0.95,
+            adam_eps: 1e-10,
+        };
+        let rmsprop = Method::RmsProp { momentum: 0.0, sqr_momentum: 0.99, eps: 1e-8, divide_first: false };
+        for (name, method, wd, moments) in [
+            ("adam", Method::Adam(fastai), 0.01, 2),
+            ("adamw", Method::AdamW(adam(0.9, 0.999, 1e-8)), 0.01, 2),
+            ("radam", Method::RAdam(radam(fastai, false, 0.0)), 0.0, 2),
+            ("ranger", Method::Ranger(radam(ranger, false, 0.0)), 0.01, 3),
+            ("lamb", Method::Lamb(fastai), 0.0, 2),
+            ("rmsprop", rmsprop, 0.0, 1),
+            ("muon", Method::Muon(muon), 0.1, 2),
+        ] {
+            let optimizer = read(&format!("name = \"{name}\""));
+            assert_eq!((optimizer.method, optimizer.weight_decay, optimizer.moments()), (method, wd, moments));
+            let lookahead = (name == "ranger").then_some(LookaheadKeys { k: 6, alpha: 0.5 });
+            assert_eq!((optimizer.decay, optimizer.lookahead), (DecayKind::Decoupled, lookahead));
+            let table = ParamTable::new([ParamEntry::vector("w", 0, 3)], 3, &[]).unwrap();
+            assert_eq!(optimizer.build::<f32>(table).unwrap().moments().len(), moments, "{name}");
+        }
+        let e3 = read("name = \"ranger\"\neps_before_debias = true\nbeta = 50\nlookahead = 5\nlookahead_alpha = 0.8");
+        assert_eq!(e3.method, Method::Ranger(radam(ranger, true, 50.0)));
+        assert_eq!(e3.lookahead, Some(LookaheadKeys { k: 5, alpha: 0.8 }));
+        assert_eq!(read("name = \"rmsprop\"\nmomentum = 0.5").moments(), 2);
+        assert_eq!(read("momentum = 0\nlookahead = 3").moments(), 1);
     }
 }

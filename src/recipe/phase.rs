@@ -193,3 +193,61 @@ fn schedule(s: &mut Section<'_>, kind: Kind) -> Result<Schedule> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Recipe;
+    use crate::recipe::tests::SMALL;
+
+    #[test]
+    fn schedules_have_the_defaults_of_fastai_and_pytorch() {
+        let read = |keys: &str| {
+            let r = Recipe::parse(&SMALL.replace("lr = 0.1", &format!("lr = 0.1\n{keys}")), "small.toml").unwrap();
+            assert_eq!(Recipe::parse(&r.to_toml().unwrap(), "small.toml").unwrap(), r, "{keys}");
+            r.phases[0].schedule.clone()
+        };
+        let (cycle_momentum, momentum_high, momentum_low) = (true, 0.95, 0.85);
+        for (keys, schedule) in [
+            ("schedule = \"flat_cosine\"", Schedule::FlatCosine { start: 0.75, end_factor: 1e-5 }),
+            (
+                "schedule = \"flat_cosine\"\nstart = 0.72\nend_factor = 0",
+                Schedule::FlatCosine { start: 0.72, end_factor: 0.0 },
+            ),
+            (
+                "schedule = \"one_cycle\"",
+                Schedule::OneCycle { up: 0.25, div: 25.0, final_div: 1e5, cycle_momentum, momentum_high, momentum_low },
+            ),
+            (
+                "schedule = \"one_cycle_torch\"",
+                Schedule::OneCycleTorch {
+                    up: 0.3,
+                    div: 25.0,
+                    final_div: 1e4,
+                    cycle_momentum,
+                    momentum_high,
+                    momentum_low,
+                },
+            ),
+            (
+                "schedule = \"cosine_up_down\"\nstart_lr = 0.1\nend_lr = 0.05",
+                Schedule::CosineUpDown { up: 0.3, start_lr: 0.1, end_lr: 0.05 },
+            ),
+            (
+                "schedule = \"cosine\"\nwarmup_epochs = 0.5",
+                Schedule::Cosine { warmup_epochs: 0.5, warmup_factor: 0.01, end_factor: 0.0 },
+            ),
+            ("schedule = \"polynomial\"\npower = 2", Schedule::Polynomial { power: 2.0, end_factor: 0.0 }),
+            (
+                "schedule = \"multi_step\"\nmilestones = [1, 2]",
+                Schedule::MultiStep { milestones: vec![1, 2], gamma: 0.1 },
+            ),
+            (
+                "schedule = \"piecewise\"\nat = [0, 0.5]\nfactors = [0.5, 1]",
+                Schedule::Piecewise { at: vec![0.0, 0.5], factors: vec![0.5, 1.0] },
+            ),
+        ] {
+            assert_eq!(read(keys), schedule);
+        }
+    }
+}

@@ -2,11 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::data::{Augment, RandomCrop};
-use crate::optim::{ParamEntry, ParamTable};
 use crate::resample::Framing;
 use crate::schedule::Schedule;
 
-const SMALL: &str = r#"
+pub(super) const SMALL: &str = r#"
 title = "a test"
 model = "simplenet"
 [data]
@@ -305,92 +304,6 @@ warm_start = false
     assert_eq!(r.phases[1], Phase { lr: 0.1, length: Length::Cycles(3), schedule: sgdr });
     assert_eq!(r.epochs(), 6 + 2 + 4 + 8);
     assert_eq!(Recipe::parse(&r.to_toml().unwrap(), "all.toml").unwrap(), r);
-}
-
-/// Every optimizer's own defaults, and that its keys survive a round trip.
-#[test]
-fn optimizers_have_the_defaults_of_fastai_and_pytorch() {
-    let read = |keys: &str| {
-        let r = Recipe::parse(&SMALL.replace("momentum = 0.5", keys), "small.toml").unwrap();
-        assert_eq!(Recipe::parse(&r.to_toml().unwrap(), "small.toml").unwrap(), r, "{keys}");
-        r.optimizer
-    };
-    let adam = |momentum, sqr_momentum, eps| AdamKeys { momentum, sqr_momentum, eps };
-    let radam = |adam, eps_before_debias, beta| RAdamKeys { adam, eps_before_debias, beta };
-    let (fastai, ranger) = (adam(0.9, 0.99, 1e-5), adam(0.95, 0.99, 1e-6));
-    let muon = MuonKeys {
-        momentum: 0.95,
-        nesterov: true,
-        ns_steps: 5,
-        match_rms: false,
-        adam_lr_scale: 0.015,
-        adam_momentum: 0.9,
-        adam_sqr_momentum: 0.95,
-        adam_eps: 1e-10,
-    };
-    let rmsprop = Method::RmsProp { momentum: 0.0, sqr_momentum: 0.99, eps: 1e-8, divide_first: false };
-    for (name, method, wd, moments) in [
-        ("adam", Method::Adam(fastai), 0.01, 2),
-        ("adamw", Method::AdamW(adam(0.9, 0.999, 1e-8)), 0.01, 2),
-        ("radam", Method::RAdam(radam(fastai, false, 0.0)), 0.0, 2),
-        ("ranger", Method::Ranger(radam(ranger, false, 0.0)), 0.01, 3),
-        ("lamb", Method::Lamb(fastai), 0.0, 2),
-        ("rmsprop", rmsprop, 0.0, 1),
-        ("muon", Method::Muon(muon), 0.1, 2),
-    ] {
-        let optimizer = read(&format!("name = \"{name}\""));
-        assert_eq!((optimizer.method, optimizer.weight_decay, optimizer.moments()), (method, wd, moments));
-        let lookahead = (name == "ranger").then_some(LookaheadKeys { k: 6, alpha: 0.5 });
-        assert_eq!((optimizer.decay, optimizer.lookahead), (DecayKind::Decoupled, lookahead));
-        let table = ParamTable::new([ParamEntry::vector("w", 0, 3)], 3, &[]).unwrap();
-        assert_eq!(optimizer.build::<f32>(table).unwrap().moments().len(), moments, "{name}");
-    }
-    let e3 = read("name = \"ranger\"\neps_before_debias = true\nbeta = 50\nlookahead = 5\nlookahead_alpha = 0.8");
-    assert_eq!(e3.method, Method::Ranger(radam(ranger, true, 50.0)));
-    assert_eq!(e3.lookahead, Some(LookaheadKeys { k: 5, alpha: 0.8 }));
-    assert_eq!(read("name = \"rmsprop\"\nmomentum = 0.5").moments(), 2);
-    assert_eq!(read("momentum = 0\nlookahead = 3").moments(), 1);
-}
-
-#[test]
-fn schedules_have_the_defaults_of_fastai_and_pytorch() {
-    let read = |keys: &str| {
-        let r = Recipe::parse(&SMALL.replace("lr = 0.1", &format!("lr = 0.1\n{keys}")), "small.toml").unwrap();
-        assert_eq!(Recipe::parse(&r.to_toml().unwrap(), "small.toml").unwrap(), r, "{keys}");
-        r.phases[0].schedule.clone()
-    };
-    let (cycle_momentum, momentum_high, momentum_low) = (true, 0.95, 0.85);
-    for (keys, schedule) in [
-        ("schedule = \"flat_cosine\"", Schedule::FlatCosine { start: 0.75, end_factor: 1e-5 }),
-        (
-            "schedule = \"flat_cosine\"\nstart = 0.72\nend_factor = 0",
-            Schedule::FlatCosine { start: 0.72, end_factor: 0.0 },
-        ),
-        (
-            "schedule = \"one_cycle\"",
-            Schedule::OneCycle { up: 0.25, div: 25.0, final_div: 1e5, cycle_momentum, momentum_high, momentum_low },
-        ),
-        (
-            "schedule = \"one_cycle_torch\"",
-            Schedule::OneCycleTorch { up: 0.3, div: 25.0, final_div: 1e4, cycle_momentum, momentum_high, momentum_low },
-        ),
-        (
-            "schedule = \"cosine_up_down\"\nstart_lr = 0.1\nend_lr = 0.05",
-            Schedule::CosineUpDown { up: 0.3, start_lr: 0.1, end_lr: 0.05 },
-        ),
-        (
-            "schedule = \"cosine\"\nwarmup_epochs = 0.5",
-            Schedule::Cosine { warmup_epochs: 0.5, warmup_factor: 0.01, end_factor: 0.0 },
-        ),
-        ("schedule = \"polynomial\"\npower = 2", Schedule::Polynomial { power: 2.0, end_factor: 0.0 }),
-        ("schedule = \"multi_step\"\nmilestones = [1, 2]", Schedule::MultiStep { milestones: vec![1, 2], gamma: 0.1 }),
-        (
-            "schedule = \"piecewise\"\nat = [0, 0.5]\nfactors = [0.5, 1]",
-            Schedule::Piecewise { at: vec![0.0, 0.5], factors: vec![0.5, 1.0] },
-        ),
-    ] {
-        assert_eq!(read(keys), schedule);
-    }
 }
 
 #[test]

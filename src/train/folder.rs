@@ -133,6 +133,12 @@ impl RunFolder {
         let _ = std::fs::remove_dir(&self.path);
     }
 
+    /// A folder for several runs: `out` if given, else `runs/NAME`, `runs/NAME-2`… whichever does not exist.
+    pub fn for_several(out: Option<&Path>, name: &str) -> PathBuf {
+        let free = || numbered(name).map(|folder| folder.path).find(|path| !path.exists());
+        out.map_or_else(|| free().expect("there are enough numbers"), Path::to_owned)
+    }
+
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.path

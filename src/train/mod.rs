@@ -5,13 +5,14 @@ mod datasets;
 mod environment;
 mod evaluate;
 mod folder;
+pub mod lr_find;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::backend::Host;
+use crate::backend::{Host, Real};
 use crate::data::{self, Dataset, Loader, LoaderConfig};
 use crate::engine::{Accumulate, Engine};
 use crate::graph::Graph;
@@ -46,6 +47,8 @@ pub struct Job {
     pub resume: bool,
     /// Go on although the checkpoint was made at another SIMD level, which gives other bits.
     pub other_simd: bool,
+    /// A model file whose weights and statistics the run begins with, instead of random ones.
+    pub from: Option<PathBuf>,
 }
 
 impl Job {
@@ -100,7 +103,7 @@ pub enum Event<'a> {
 }
 
 /// What a finished run came to.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Report {
     /// Of the last epoch.
     pub last: EpochMetrics,
@@ -138,11 +141,18 @@ struct Trainer<'a, B: Host> {
     saved_at: Instant,
 }
 
-impl<'a, B: Host> Trainer<'a, B> {
-    /// Everything that a run needs, checked: what is wrong with recipe, dataset or machine is an error here, before
-    /// the run's folder holds anything.
-    fn new(job: &'a Job) -> Result<Self> {
-        let Job { recipe, dataset, .. } = job;
+/// What a recipe needs to train on a dataset, all of it made and checked.
+struct Setup<B: Host> {
+    graph: Graph,
+    engine: Engine<B>,
+    train: Loader,
+    valid: Loader,
+    ema: Option<Ema<B::Elem>>,
+    peak_bytes: usize,
+}
+
+impl<B: Host> Setup<B> {
+    fn new(recipe: &Recipe, dataset: &Arc<Dataset>) -> Result<Self> {
         if recipe.train.precision != recipe::Precision::F32 {
             let e = Error::new(ErrorKind::Usage, "--precision", recipe.train.precision);
             return Err(e.expected(format!("f32 with --backend {}", B::NAME)));
@@ -178,24 +188,42 @@ impl<'a, B: Host> Trainer<'a, B> {
         let bytes = Engine::<B>::bytes_for(&graph, batch)?.saturating_add(kept).saturating_add(loaders);
         require_memory(bytes)?;
         let engine = Engine::<B>::new(&graph, batch, recipe.train.seed)?;
-        let trainer = Trainer {
-            job,
+        let setup = Setup {
             ema: recipe.train.ema.map(|decay| Ema::new(decay, engine.params())).transpose()?,
             engine,
             train: Loader::new(dataset.clone(), config)?,
             valid: Loader::new(dataset.clone(), valid)?,
-            feed: Feed::default(),
             peak_bytes: bytes,
-            progress: Progress::default(),
-            saved_at: Instant::now(),
             graph,
         };
-        if trainer.train.steps_per_epoch() == 0 {
+        if setup.train.steps_per_epoch() == 0 {
             let found = "fewer training images than one batch, and drop_last leaves them out";
             return Err(Error::new(ErrorKind::Usage, "data.batch", found).expected("a smaller batch"));
         }
-        trainer.optimizer()?;
-        Ok(trainer)
+        optimizer(&recipe.optimizer, setup.engine.params())?;
+        Ok(setup)
+    }
+}
+
+/// The optimizer of a recipe for a model's parameters.
+///
+/// # Errors
+/// Kind [`ErrorKind::Usage`] for a group whose pattern matches no parameter.
+pub fn optimizer<E: Real>(recipe: &recipe::OptimizerRecipe, params: &Params<E>) -> Result<Box<dyn Optimizer<E>>> {
+    recipe.build(ParamTable::of(params, &recipe.rules())?)
+}
+
+impl<'a, B: Host> Trainer<'a, B> {
+    /// Everything that a run needs, checked: what is wrong with recipe, dataset or machine is an error here, before
+    /// the run's folder holds anything.
+    fn new(job: &'a Job) -> Result<Self> {
+        let Setup { graph, mut engine, train, valid, mut ema, peak_bytes } = Setup::new(&job.recipe, &job.dataset)?;
+        if let Some(model) = &job.from {
+            model_file::load(model)?.fill(engine.params_mut())?;
+            ema = job.recipe.train.ema.map(|decay| Ema::new(decay, engine.params())).transpose()?;
+        }
+        let (feed, progress, saved_at) = (Feed::default(), Progress::default(), Instant::now());
+        Ok(Trainer { job, graph, engine, train, valid, feed, ema, peak_bytes, progress, saved_at })
     }
 
     fn run(mut self, stop: &AtomicBool, report: &mut dyn FnMut(Event<'_>)) -> Result<Report> {
@@ -222,7 +250,7 @@ impl<'a, B: Host> Trainer<'a, B> {
                 continue;
             }
             // Each phase starts a new optimizer on the same weights, as each published `fit` does.
-            let mut optimizer = self.optimizer()?;
+            let mut optimizer = optimizer(&job.recipe.optimizer, self.engine.params())?;
             if let Some((steps, saved)) = moments.take().filter(|_| self.progress.in_phase(first_epoch)) {
                 let saved: Vec<(&str, &[B::Elem])> = saved.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
                 optimizer.restore(steps, &saved)?;
@@ -270,11 +298,6 @@ impl<'a, B: Host> Trainer<'a, B> {
             epochs: recipe.epochs(),
             done: history.len() as u64,
         });
-    }
-
-    fn optimizer(&self) -> Result<Box<dyn Optimizer<B::Elem>>> {
-        let optimizer = &self.job.recipe.optimizer;
-        optimizer.build(ParamTable::of(self.engine.params(), &optimizer.rules())?)
     }
 
     /// Trains one epoch, from wherever the checkpoint left it, and evaluates.

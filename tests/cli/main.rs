@@ -8,6 +8,7 @@ mod hostile;
 #[cfg(target_os = "linux")]
 mod memory;
 mod output;
+mod rates;
 #[cfg(unix)]
 mod resume;
 mod runs;

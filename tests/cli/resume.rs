@@ -195,7 +195,7 @@ fn run_until(place: &Place, recipe: &str, out: &Path, resume: bool, stop_at: usi
     let recipe = Recipe::parse(recipe, "recipe.toml").unwrap();
     let dataset = Arc::new(Dataset::open(place.path("data.hgd")).unwrap());
     let folder = if resume { RunFolder::open(Some(out), "") } else { RunFolder::create(Some(out), "") };
-    let job = Job { recipe, dataset, folder: folder.unwrap(), resume, other_simd: false };
+    let job = Job { recipe, dataset, folder: folder.unwrap(), resume, other_simd: false, from: None };
     let stop = AtomicBool::new(false);
     let mut events = 0;
     let done = train::run::<Cpu>(&job, &stop, |event| {

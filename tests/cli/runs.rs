@@ -166,3 +166,81 @@ fn decay_of_norms_and_biases_is_a_choice() {
     let (plain, spared) = (norms("spared-false").1, norms("spared-true").1);
     assert!(!plain.is_empty() && plain == spared);
 }
+
+#[test]
+fn several_runs_report_mean_and_spread() {
+    let place = Place::new();
+    let summary = place.done("train tiny.toml --epochs 1 --seed 4 --runs 3 --out all --json").json();
+    assert_eq!(place.list("all"), ["runs.toml", "seed-4", "seed-5", "seed-6", "summary.json"]);
+    assert_eq!(place.json("all/summary.json"), summary);
+    let accuracies: Vec<f64> = (4..7)
+        .map(|seed| place.json(format!("all/seed-{seed}/result.json"))["last"]["accuracy"].as_f64().unwrap())
+        .collect();
+    let mean = accuracies.iter().sum::<f64>() / 3.0;
+    assert!((summary["accuracy"]["mean"].as_f64().unwrap() - mean).abs() < 1e-12);
+    assert_eq!(summary["runs"][2]["seed"], 6);
+    assert_eq!(summary["runs"][1]["accuracy"], accuracies[1]);
+    // Each is the run that it would be alone.
+    place.done("train tiny.toml --epochs 1 --seed 5 --out alone");
+    assert!(place.model("all/seed-5") == place.model("alone"));
+
+    // More runs, and one that has not come to its end, are made up for; the others stay as they are.
+    std::fs::remove_file(place.path("all/seed-6/result.json")).unwrap();
+    let model = place.model("all/seed-6");
+    let more = place.done("train --runs 4 --out all --resume");
+    assert!(more.out.contains("4 runs") && place.path("all/seed-7/result.json").exists(), "{}", more.out);
+    assert!(place.model("all/seed-6") == model && place.path("all/seed-6/result.json").exists());
+    place.fails("train tiny.toml --runs 2 --out all", 2, &["all", "already holds runs", "--resume"]);
+    place.fails("train tiny.toml --runs 2 --resume", 2, &["--resume", "--out"]);
+    place.fails("train tiny.toml --runs 2 --seed 1 --out all --resume", 2, &["another recipe"]);
+    place.fails("train tiny.toml --runs 0", 2, &["--runs"]);
+    place.fails("train tiny.toml --runs-reuse", 2, &["--runs"]);
+    place.fails("train tiny.toml --set model.name=convnet9 --runs 2 --out none", 2, &["convnet9"]);
+    assert!(!place.path("none").exists());
+    place.done("train tiny.toml --epochs 1 --runs 1");
+    place.done("train tiny.toml --epochs 1 --runs 1");
+    assert_eq!(place.list("runs"), ["tiny", "tiny-2"]);
+}
+
+#[test]
+fn a_run_can_begin_with_a_model_and_runs_with_that_of_the_one_before() {
+    let place = Place::new();
+    place.done("train tiny.toml --epochs 1 --runs 3 --runs-reuse --out chain");
+    place.done("train tiny.toml --epochs 1 --seed 1 --from chain/seed-0/model.safetensors --out second");
+    assert!(place.model("second") == place.model("chain/seed-1"));
+    let from = place.json("second/run.json")["from"].as_str().unwrap().to_owned();
+    assert!(from.ends_with("chain/seed-0/model.safetensors") && std::path::Path::new(&from).is_absolute());
+    // A run that was stopped before its first checkpoint begins with the same model again.
+    std::fs::remove_file(place.path("second/checkpoint.safetensors")).unwrap();
+    std::fs::remove_file(place.path("second/metrics.jsonl")).unwrap();
+    place.done("train --out second --resume");
+    assert!(place.model("second") == place.model("chain/seed-1"));
+    // The second run of a chain begins better than the first.
+    let loss = |seed: u32| place.metrics(&format!("chain/seed-{seed}"))[0]["train_loss"].as_f64().unwrap();
+    assert!(loss(1) < loss(0) && loss(2) < loss(1));
+    place.write("other.toml", &TINY.replace("convnet2", "quickstart"));
+    place.fails("train other.toml --from second/model.safetensors --out wrong", 1, &["model.safetensors"]);
+    place.fails("train tiny.toml --from nothing.safetensors --out wrong", 1, &["nothing.safetensors"]);
+    assert!(!place.path("wrong").exists());
+}
+
+/// A factor of 0 on the rate freezes parameters to the bit; others learn at a rate of their own.
+#[test]
+fn groups_freeze_and_slow_down() {
+    let place = Place::new();
+    let optimizer = "[optimizer]\nname = \"ranger\"\nweight_decay = 0.1\n[[optimizer.group]]\npattern = \"layers.0.*\"\n\
+                     lr_scale = 0\n[[optimizer.group]]\npattern = \"layers.1.*\"\nlr_scale = 1e-3\n";
+    place.write("groups.toml", &format!("{TINY}{optimizer}"));
+    place.done("train groups.toml --epochs 1 --out one");
+    place.done("train groups.toml --epochs 2 --out two");
+    let params =
+        |folder: &str| model_file::load(place.path(format!("{folder}/model.safetensors"))).unwrap().params::<f32>();
+    let (one, two) = (params("one").unwrap(), params("two").unwrap());
+    let moved = |prefix: &str| -> f32 {
+        let infos = one.table().iter().filter(|info| info.name.starts_with(prefix));
+        infos.flat_map(|info| info.range()).map(|i| (one.values()[i] - two.values()[i]).abs()).fold(0.0, f32::max)
+    };
+    assert_eq!(moved("layers.0."), 0.0);
+    assert!(moved("layers.1.") > 0.0 && moved("layers.1.") < 1e-4, "{}", moved("layers.1."));
+    assert!(moved("layers.2.") > 2e-3, "{}", moved("layers.2."));
+}

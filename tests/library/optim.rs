@@ -6,6 +6,7 @@ use handgrad::graph::{Graph, Shape};
 use handgrad::ops::{Activation, BatchNorm, Conv2d, Flatten, Linear};
 use handgrad::optim::{ParamTable, Rates};
 use handgrad::recipe::Recipe;
+use handgrad::train::lr_find::{LrPoint, LrRule, Suggestions};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -54,18 +55,22 @@ fn trained<E: Real>(run: &Value, steps: u64) -> Params<E> {
     params
 }
 
+/// A tensor of the file.
+fn stored(name: &str) -> Vec<f64> {
+    let tensors = SafeTensors::deserialize(FILE).unwrap();
+    let data = tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}")).data();
+    data.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
 fn compare<E: Real>(tolerance: f64) {
     let (_, metadata) = SafeTensors::read_metadata(FILE).unwrap();
     let metadata: Value = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["optim"]).unwrap();
-    let tensors = SafeTensors::deserialize(FILE).unwrap();
     let runs = metadata["runs"].as_object().unwrap();
     assert!(runs.len() > 20);
     for (name, run) in runs {
         let params = trained::<E>(run, metadata["steps"].as_u64().unwrap());
         for info in params.table() {
-            let theirs = tensors.tensor(&format!("{name}/{}", info.name)).unwrap();
-            let theirs: Vec<f64> =
-                theirs.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect();
+            let theirs = stored(&format!("{name}/{}", info.name));
             let ours: Vec<f64> = params.to_torch(&info.name).unwrap().into_iter().map(E::wide).collect();
             assert_close(&format!("{name}: {}", info.name), &ours, &theirs, 1.0, tolerance);
         }
@@ -81,4 +86,18 @@ fn optimizers_lead_where_pytorch_and_fastai_do() {
 #[test]
 fn optimizers_lead_there_in_f32_too() {
     compare::<f32>(1e-5);
+}
+
+#[test]
+fn the_finder_suggests_what_fastai_and_torch_lr_finder_do() {
+    for i in 0..6 {
+        let at = |what: &str| stored(&format!("finder {i}/{what}"));
+        let points: Vec<LrPoint> =
+            at("lrs").into_iter().zip(at("losses")).map(|(lr, loss)| LrPoint { lr, loss }).collect();
+        let ours = |rule: LrRule| rule.suggest(&points).unwrap();
+        let Suggestions { minimum, steep, valley } = ours(LrRule::Fastai);
+        let found = [minimum, steep, valley, ours(LrRule::Torch).steep];
+        assert_close(&format!("finder {i}"), &found, &at("suggestions"), 1e-12, 1.0);
+        assert_eq!(ours(LrRule::E1), ours(LrRule::Fastai));
+    }
 }
