@@ -102,6 +102,33 @@ fn the_published_runs_are_the_published_ones() {
     }
 }
 
+/// E2's nets: parameters and FLOPs per image, where a figure was published.
+#[test]
+fn imagewoof_recipes_build_the_published_nets() {
+    for (name, params, flops) in [
+        ("xse_resnext18", 13_142_123, Some("1.510e9")),
+        ("xse_resnext18-twist-published", 71_904_811, Some("7.471e9")),
+        ("xse_resnext18-twist-3x3", 66_280_619, None),
+        ("xse_resnext18-deep", 15_756_938, Some("1.499e9")),
+        ("xse_resnext18-deep-twist-published", 93_371_722, Some("7.574e9")),
+        ("xse_resnext18-deep-twist-3x3", 84_124_874, None),
+        ("xresnet50", 23_613_291, Some("3.228e9")),
+        ("xresnet50-twist-published", 361_698_987, Some("4.193e10")),
+        ("xresnet50-twist-3x3", 46_296_171, None),
+        ("xse_resnext50", 25_616_155, None),
+        ("xse_resnext50-twist-3x3", 160_068_187, None),
+    ] {
+        let r = Recipe::builtin(&format!("woof-{name}")).unwrap();
+        let graph = r.model.build(10, 128).unwrap();
+        let summary = graph.summary();
+        assert_eq!(summary.total_params, params, "{name}");
+        let found = format!("{:.3e}", summary.flops as f64);
+        assert!(flops.is_none_or(|flops| flops == found), "{name}: {found}");
+        assert_eq!((r.epochs(), r.data.batch, r.data.drop_last, r.train.label_smoothing), (5, 64, true, 0.1));
+        assert!(!r.optimizer.decay_norm_and_bias && matches!(r.optimizer.method, Method::Ranger(_)), "{name}");
+    }
+}
+
 #[test]
 fn unknown_keys_name_line_and_nearest_key() {
     let error = message(&SMALL.replace("momentum", "momentun"));

@@ -2,9 +2,9 @@
 
 use handgrad::backend::Cpu;
 use handgrad::engine::Engine;
-use handgrad::graph::Graph;
+use handgrad::graph::{Graph, Source};
 use handgrad::models::{self, ModelOptions};
-use handgrad::ops::Activation;
+use handgrad::ops::{Activation, OpSpec};
 use handgrad::optim::{Decay, Optimizer, ParamTable, Rates, Sgd, SgdConfig};
 use handgrad::rng::Key;
 use ndarray::{Array2, Array4};
@@ -13,13 +13,7 @@ use ndarray::{Array2, Array4};
 fn build(name: &str) -> Graph {
     let family = name.starts_with('x');
     // Deep nets halve their maps often: below this size a 3×3 convolution would see one pixel and zeros.
-    let size = if name == "bag-of-tricks" {
-        128
-    } else if family {
-        64
-    } else {
-        32
-    };
+    let size = if family || name == "bag-of-tricks" { 64 } else { 32 };
     let options = ModelOptions {
         size,
         dropout: if name == "resnet2" || family { 0.2 } else { 0.0 },
@@ -82,15 +76,20 @@ fn an_option_that_a_model_lacks_is_refused() {
     assert!(error.contains("widen") && error.contains("norm_eps"), "{error}");
 }
 
-/// The share of a parameter's elements that can get a gradient: a convolution on one pixel only uses the middle of its
-/// kernel.
+/// The share of a parameter's elements that can get a gradient: on a map smaller than its kernel, a convolution has cells
+/// that only ever lie on padding.
 fn reach(graph: &Graph, parameter: &str) -> f64 {
-    let layer = parameter.rsplit_once('.').unwrap().0;
-    let node = graph.nodes().iter().find(|node| node.name == layer).unwrap();
-    let input = graph.shape(node.inputs[0]);
-    let shape = graph.params()[node.params[0]].spec.layout.torch_shape();
-    let single = (input.h, input.w) == (1, 1) && shape.len() == 4;
-    if single && parameter.ends_with("weight") { 1.0 / (shape[2] * shape[3]) as f64 } else { 1.0 }
+    let named = |p: &usize| graph.params()[*p].name == parameter;
+    let node = graph.nodes().iter().find(|node| node.params.iter().any(named));
+    let Some((node, Source::Op(OpSpec::Conv2d(conv)))) = node.map(|node| (node, &node.source)) else { return 1.0 };
+    if !parameter.ends_with(".weight") {
+        return 1.0;
+    }
+    let (input, window) = (graph.shape(node.inputs[0]), &conv.window);
+    let (kh, kw) = window.kernel;
+    let rows = (0..kh).filter(|&k| (0..node.shape.h).any(|o| window.row(o, k, input).is_some())).count();
+    let columns = (0..kw).filter(|&k| (0..node.shape.w).any(|o| window.column(o, k, input).is_some())).count();
+    (rows * columns) as f64 / (kh * kw) as f64
 }
 
 /// Parameters that a model has but never uses: published ResNet's forward pass runs its third layers in place of these.
