@@ -3,8 +3,8 @@
 use handgrad::backend::Cpu;
 use handgrad::engine::Engine;
 use handgrad::graph::{Graph, Source};
-use handgrad::models::{self, ModelOptions};
-use handgrad::ops::{Activation, OpSpec};
+use handgrad::models::{self, ModelOptions, Swap};
+use handgrad::ops::{Activation, OpSpec, TwistGradient};
 use handgrad::optim::{Decay, Optimizer, ParamTable, Rates, Sgd, SgdConfig};
 use handgrad::rng::Key;
 use ndarray::{Array2, Array4};
@@ -95,6 +95,33 @@ fn reach(graph: &Graph, parameter: &str) -> f64 {
 /// Parameters that a model has but never uses: published ResNet's forward pass runs its third layers in place of these.
 fn is_idle(model: &str, parameter: &str) -> bool {
     model == "resnet" && parameter.starts_with("layers2.")
+}
+
+/// As published, a twist layer's y-kernels are overwritten and get no gradient.
+#[test]
+fn every_parameter_of_twisted_nets_learns() {
+    for (swap, gradient) in [(Swap::Published, TwistGradient::Published), (Swap::Spatial, TwistGradient::Tied)] {
+        let (size, act) = (64, Activation::Mish);
+        let options =
+            ModelOptions { size, act, sa: true, widen: 0.5, swap, twist_gradient: gradient, ..Default::default() };
+        let graph = models::build("xse_resnext18", &options).unwrap();
+        let mut engine = randomised(&graph, 12);
+        let (images, targets) = batch(12, size, 0);
+        engine.train_step(images.view(), targets.view()).unwrap();
+        let params = engine.params();
+        let mut overwritten = 0;
+        for info in params.table() {
+            let gradients = params.grads()[info.range()].iter().filter(|&&g| g != 0.0).count();
+            if info.name.ends_with("conv_y.weight") {
+                assert_eq!(gradients, 0, "{}", info.name);
+                overwritten += 1;
+            } else {
+                // On the one pixel of squeeze-excitation, most kernels lie outside of the mask or on padding.
+                assert!(gradients > 0, "{}", info.name);
+            }
+        }
+        assert!(overwritten > 0);
+    }
 }
 
 /// Images and one-hot targets of a step, random.
