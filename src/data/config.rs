@@ -9,7 +9,7 @@ use crate::resample::Framing;
 use crate::rng::Key;
 use crate::{Error, ErrorKind, Result};
 
-/// How a [`Loader`] reads its dataset.
+/// How a [`super::Loader`] reads its dataset.
 #[derive(Clone, Debug)]
 pub struct LoaderConfig {
     /// The part of the dataset to read.
