@@ -1,9 +1,11 @@
 //! A compiled model with its parameters: what a training loop drives.
 
+use std::ops::ControlFlow;
+
 use ndarray::{ArrayView2, ArrayView4};
 
 use crate::backend::{Host, Real};
-use crate::graph::Graph;
+use crate::graph::{Graph, NodeId};
 use crate::params::Params;
 use crate::plan::{Arena, Mode, Plan, require_memory};
 use crate::rng::Key;
@@ -116,7 +118,7 @@ impl<B: Host> Engine<B> {
         accumulate: Accumulate,
     ) -> Result<Outcome> {
         let input = check::<B>(&self.train, images, targets, self.key.with(self.step))?;
-        self.train.forward::<B>(input, &mut self.params, &mut self.arena, |_, _| {});
+        self.train.forward::<B>(input, &mut self.params, &mut self.arena, |_, _| ControlFlow::Continue(()));
         let outcome = outcome(&self.train, targets, &self.arena);
         if !outcome.loss.is_finite() {
             return Err(self.find_non_finite(images, targets));
@@ -133,8 +135,47 @@ impl<B: Host> Engine<B> {
     /// Kind [`ErrorKind::Shape`] where images or targets do not fit.
     pub fn evaluate(&mut self, images: ArrayView4<'_, B::Elem>, targets: ArrayView2<'_, B::Elem>) -> Result<Outcome> {
         let input = check::<B>(&self.eval, images, targets, self.key)?;
-        self.eval.forward::<B>(input, &mut self.params, &mut self.arena, |_, _| {});
+        self.eval.forward::<B>(input, &mut self.params, &mut self.arena, |_, _| ControlFlow::Continue(()));
         Ok(outcome(&self.eval, targets, &self.arena))
+    }
+
+    /// Forward with evaluation statistics as far as one node, whose output `[n, h, w, c]` is handed to `look`: of a node
+    /// from which no way leads to the scores there is none.
+    ///
+    /// ```
+    /// use handgrad::{backend::Cpu, engine::Engine, models};
+    /// use ndarray::Array4;
+    /// let graph = models::build("convnet2", &Default::default())?;
+    /// let mut engine = Engine::<Cpu>::new(&graph, 2, 42)?;
+    /// let mut seen = 0;
+    /// engine.look(Array4::zeros((2, 32, 32, 3)).view(), graph.find("out")?, |scores| seen = scores.len())?;
+    /// assert_eq!(seen, 2 * 10);
+    /// # Ok::<(), handgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Kind [`ErrorKind::Shape`] where the images do not fit, [`ErrorKind::Usage`] for a node behind the scores.
+    pub fn look(
+        &mut self,
+        images: ArrayView4<'_, B::Elem>,
+        node: NodeId,
+        mut look: impl FnMut(&[B::Elem]),
+    ) -> Result<()> {
+        check_images(&self.eval, images)?;
+        // The last two are targets and loss.
+        if node.0 + 2 >= self.eval.graph().nodes().len() {
+            let e = Error::new(ErrorKind::Usage, "look", format!("node {}", node.0));
+            return Err(e.expected("a node of the model, as Graph::find gives it"));
+        }
+        let targets = ArrayView2::from_shape((0, 0), &[]).expect("an empty view");
+        let input = crate::plan::Input { images, targets: Some(targets), key: self.key };
+        self.eval.forward::<B>(input, &mut self.params, &mut self.arena, |at, output| {
+            if at == node {
+                look(output);
+            }
+            if at >= node { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        Ok(())
     }
 
     /// The class scores `[n, classes]` of the last [`Engine::evaluate`] on `n` images.
@@ -195,14 +236,26 @@ impl<B: Host> Engine<B> {
         }
         let mut first = None;
         if let Ok(input) = check::<B>(&self.train, images, targets, self.key.with(step)) {
-            self.train.forward::<B>(input, &mut self.params, &mut self.arena, |name, values| {
-                if first.is_none() && broken(values) {
-                    first = Some(name.to_owned());
+            self.train.forward::<B>(input, &mut self.params, &mut self.arena, |node, values| {
+                if broken(values) {
+                    first = Some(node);
+                    return ControlFlow::Break(());
                 }
+                ControlFlow::Continue(())
             });
         }
-        report("the output of layer", first.as_deref().unwrap_or("loss"))
+        report("the output of layer", first.map_or("loss", |node| &self.train.graph().nodes()[node.0].name))
     }
+}
+
+fn check_images<E>(plan: &Plan, images: ArrayView4<'_, E>) -> Result<()> {
+    let shape = plan.graph().shape(plan.graph().images());
+    let (n, h, w, c) = images.dim();
+    if (h, w, c) == (shape.h, shape.w, shape.c) && (1..=plan.max_batch()).contains(&n) && images.is_standard_layout() {
+        return Ok(());
+    }
+    let expected = format!("1 to {} contiguous images of {shape}", plan.max_batch());
+    Err(Error::new(ErrorKind::Shape, "images", format!("[{n}, {h}, {w}, {c}]")).expected(expected))
 }
 
 fn check<'a, B: Host>(
@@ -211,13 +264,8 @@ fn check<'a, B: Host>(
     targets: ArrayView2<'a, B::Elem>,
     key: Key,
 ) -> Result<crate::plan::Input<'a, B::Elem>> {
-    let shape = plan.graph().shape(plan.graph().images());
-    let (n, h, w, c) = images.dim();
-    if (h, w, c) != (shape.h, shape.w, shape.c) || n == 0 || n > plan.max_batch() || !images.is_standard_layout() {
-        let expected = format!("1 to {} contiguous images of {shape}", plan.max_batch());
-        return Err(Error::new(ErrorKind::Shape, "images", format!("[{n}, {h}, {w}, {c}]")).expected(expected));
-    }
-    let classes = plan.classes();
+    check_images(plan, images)?;
+    let (n, classes) = (images.dim().0, plan.classes());
     if targets.dim() != (n, classes) || !targets.is_standard_layout() {
         let expected = format!("[{n}, {classes}], contiguous");
         return Err(Error::new(ErrorKind::Shape, "targets", format!("{:?}", targets.dim())).expected(expected));

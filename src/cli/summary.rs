@@ -18,7 +18,7 @@ pub struct Args {
     /// Height and width of the images [default: the recipe's, the model's]
     #[arg(long, value_name = "PX", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     size: Option<u32>,
-    /// Classes of a recipe's model [default: those of its dataset; 10 where that is not there]
+    /// Classes of a recipe's model [default: its own or those of its dataset; 10 where that is not there]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     classes: Option<u32>,
     /// Print one JSON object: total_params, layers and more
@@ -44,8 +44,11 @@ pub fn run(args: Args) -> Result<()> {
 
 fn graph(args: &Args) -> Result<Graph> {
     if Path::new(&args.what).extension().is_none_or(|extension| extension != "safetensors") {
-        let recipe = Recipe::load(&args.what)?;
-        let classes = args.classes.map_or_else(|| classes_of(&recipe.data.dataset), |classes| Ok(classes as usize))?;
+        let mut recipe = Recipe::load(&args.what)?;
+        let classes = match args.classes.or(recipe.model.classes.take()) {
+            Some(classes) => classes as usize,
+            None => classes_of(&recipe.data.dataset)?,
+        };
         return recipe.model.build(classes, args.size.unwrap_or(recipe.data.size) as usize);
     }
     if args.classes.is_some() {

@@ -286,6 +286,15 @@ impl<'a> View<'a> {
                 self.bar.set_prefix(format!("epoch {epoch}"));
                 self.bar.set_message(format!("loss {loss:.4}, {images_per_second:.0} images/s"));
             }
+            Event::Scaled(layers) => {
+                let (low, high) = layers
+                    .iter()
+                    .fold((f64::INFINITY, 0.0_f64), |(low, high), layer| (low.min(layer.std), high.max(layer.std)));
+                let count = layers.len();
+                self.line(format!(
+                    "lsuv: {count} layers scaled; deviations of their outputs were {low:.3} to {high:.3}"
+                ));
+            }
             Event::Checkpoint(path) => self.line(format!("checkpoint: {}", path.display())),
             Event::Epoch(m) => self.line(format!(
                 "{:5}  {:10.4}  {:10.4}  {:7.2} %  {:5.2} %  {:9.2e}  {:8.1}  {:9.0}",

@@ -13,7 +13,7 @@ pub(crate) struct BatchShape {
     pub batch: usize,
     pub height: usize,
     pub width: usize,
-    pub classes: usize,
+    pub outputs: usize,
 }
 
 impl BatchShape {
@@ -38,7 +38,7 @@ impl Buffers {
         let mut buffers = Buffers::default();
         let mut reserve = || {
             let images = shape.batch.checked_mul(shape.image_len())?;
-            let targets = shape.batch.checked_mul(shape.classes)?;
+            let targets = shape.batch.checked_mul(shape.outputs)?;
             buffers.images.try_reserve_exact(images).ok()?;
             buffers.targets.try_reserve_exact(targets).ok()?;
             buffers.labels.try_reserve_exact(shape.batch).ok()?;
@@ -118,14 +118,14 @@ impl Batch {
         &self.buffers.images[..self.len() * self.pool.shape.image_len()]
     }
 
-    /// `[n, classes]`: one-hot, smoothed if the loader is told so; every row sums to 1.
+    /// `[n, outputs]`: one-hot, smoothed if the loader is told so; every row sums to 1.
     pub fn targets(&self) -> ArrayView2<'_, f32> {
-        view(ArrayView2::from_shape((self.len(), self.pool.shape.classes), self.targets_slice()))
+        view(ArrayView2::from_shape((self.len(), self.pool.shape.outputs), self.targets_slice()))
     }
 
-    /// The same as one slice of `n·classes`.
+    /// The same as one slice of `n·outputs`.
     pub fn targets_slice(&self) -> &[f32] {
-        &self.buffers.targets[..self.len() * self.pool.shape.classes]
+        &self.buffers.targets[..self.len() * self.pool.shape.outputs]
     }
 
     /// The class of each image.

@@ -9,6 +9,9 @@ use crate::resample::Framing;
 use crate::rng::Key;
 use crate::{Error, ErrorKind, Result};
 
+/// The most outputs of a target, as of a model.
+const MAX_OUTPUTS: usize = 65_536;
+
 /// How a [`super::Loader`] reads its dataset.
 #[derive(Clone, Debug)]
 pub struct LoaderConfig {
@@ -28,7 +31,9 @@ pub struct LoaderConfig {
     pub normalise: Normalise,
     /// Leave out the last batch of an epoch if it is not full.
     pub drop_last: bool,
-    /// Label smoothing ε: targets are `(1−ε)·onehot + ε/classes`.
+    /// The length of a target: the dataset's classes, or more where a model has outputs that no image is of.
+    pub outputs: usize,
+    /// Label smoothing ε: targets are `(1−ε)·onehot + ε/outputs`.
     pub label_smoothing: f32,
     /// The seed of everything random.
     pub key: Key,
@@ -55,6 +60,7 @@ impl LoaderConfig {
             augment: Augment::NONE,
             normalise: Normalise { mean: dataset.mean(), std: dataset.std() },
             drop_last: false,
+            outputs: dataset.classes().len(),
             label_smoothing: 0.0,
             key: Key::new(0),
             run: 0,
@@ -74,7 +80,7 @@ impl LoaderConfig {
         let samples = dataset.split(self.split).len();
         let batch = self.batch.min(samples);
         let image = self.size.0.saturating_mul(self.size.1).saturating_mul(super::format::CHANNELS);
-        let floats = batch.saturating_mul(image.saturating_add(dataset.classes().len()));
+        let floats = batch.saturating_mul(image.saturating_add(self.outputs));
         let of_image = size_of::<u32>() * 2;
         let one = floats.saturating_mul(size_of::<f32>()).saturating_add(of_image * batch);
         let batches = self.prefetch.saturating_add(1).saturating_mul(one);
@@ -108,6 +114,11 @@ impl LoaderConfig {
         if self.threads > 1024 || self.prefetch > 4096 {
             let found = format!("{} threads, prefetch {}", self.threads, self.prefetch);
             return usage("loader", found, "at most 1024 threads and 4096 batches ahead");
+        }
+        let classes = dataset.classes().len();
+        if !(classes..=MAX_OUTPUTS).contains(&self.outputs) {
+            let found = format!("targets of {} outputs for {classes} classes", self.outputs);
+            return usage("loader", found, &format!("{classes} to {MAX_OUTPUTS}"));
         }
         if !(0.0..=1.0).contains(&self.label_smoothing) {
             return usage("label smoothing", self.label_smoothing.to_string(), "0 to 1");

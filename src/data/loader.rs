@@ -55,8 +55,7 @@ impl Loader {
         config.check(&dataset)?;
         let sampler = Sampler::new(&dataset, config.split, config.shuffle)?;
         let (height, width) = config.size;
-        let classes = dataset.classes().len();
-        let shape = BatchShape { batch: config.batch.min(sampler.len()), height, width, classes };
+        let shape = BatchShape { batch: config.batch.min(sampler.len()), height, width, outputs: config.outputs };
         // One more than is prepared ahead: the one in use.
         let pool = Arc::new(Pool::new(shape, config.prefetch + 1)?);
         Ok(Loader { source: Arc::new(Source::new(dataset, config, sampler, pool)?) })

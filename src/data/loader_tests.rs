@@ -112,6 +112,22 @@ fn images_are_normalised_and_targets_smoothed() {
     }
 }
 
+/// A share of the smoothing goes to every output, those that are no class too.
+#[test]
+fn targets_may_be_longer_than_the_classes() {
+    let (_folder, dataset) = dataset(20);
+    let config = LoaderConfig { outputs: 8, label_smoothing: 0.4, ..LoaderConfig::valid(&dataset, 3) };
+    let loader = Loader::new(Arc::clone(&dataset), config).unwrap();
+    for (_, labels, _, targets) in read(&loader, 0, 0) {
+        for (row, &label) in targets.chunks(8).zip(&labels) {
+            for (output, target) in row.iter().enumerate() {
+                let expected = if output == label as usize { 0.65 } else { 0.05 };
+                assert!((target - expected).abs() < 1e-6, "{row:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_partial_batch_is_kept_or_dropped() {
     let (_folder, dataset) = dataset(50);
@@ -183,6 +199,8 @@ fn wrong_configurations_are_named() {
         LoaderConfig { threads: 0, ..base.clone() },
         LoaderConfig { threads: usize::MAX, ..base.clone() },
         LoaderConfig { prefetch: 0, ..base.clone() },
+        LoaderConfig { outputs: 4, ..base.clone() },
+        LoaderConfig { outputs: 65_537, ..base.clone() },
         LoaderConfig { label_smoothing: f32::NAN, ..base.clone() },
         LoaderConfig { normalise, ..base.clone() },
         LoaderConfig { augment: Augment { pad: 9, ..Augment::NONE }, ..base.clone() },

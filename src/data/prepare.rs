@@ -91,9 +91,9 @@ impl Source {
         buffers.samples.clear();
         buffers.samples.extend_from_slice(samples);
         let smoothing = self.config.label_smoothing;
-        let off = smoothing / shape.classes as f32;
+        let off = smoothing / shape.outputs as f32;
         let images = buffers.images.chunks_exact_mut(shape.image_len());
-        let targets = buffers.targets.chunks_exact_mut(shape.classes);
+        let targets = buffers.targets.chunks_exact_mut(shape.outputs);
         for ((&i, image), target) in samples.iter().zip(images).zip(targets) {
             let sample = self.dataset.sample(i as usize)?;
             self.image(&sample, epoch.with(u64::from(i)), desk, image);

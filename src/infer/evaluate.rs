@@ -45,7 +45,7 @@ pub struct Evaluation {
     pub top5: f64,
     /// The mean of −log p(class).
     pub loss: f64,
-    /// How often each (class, prediction) occurred.
+    /// How often each (class, prediction) occurred; predictions that are no class are outputs without a name.
     #[serde(skip)]
     pub pairs: BTreeMap<(usize, usize), u64>,
 }
@@ -69,6 +69,8 @@ impl Evaluation {
 /// Test-time augmentation averages the probabilities of the plain pass and of `tta` augmented ones (the published
 /// CIFAR-10 progression: 4).
 ///
+/// Outputs without a name take their part in the softmax; an image that scores highest there is wrong.
+///
 /// # Errors
 /// Kind [`ErrorKind::Usage`] where the dataset's classes are not the model's or the split is empty,
 /// [`ErrorKind::Shape`] where its images have another size and the model's framing is exact, [`ErrorKind::NonFinite`] where a score is not finite.
@@ -83,13 +85,13 @@ pub fn evaluate(model: &Model, dataset: &Arc<Dataset>, config: &EvalConfig) -> R
         })?;
         return Ok(sums.finish());
     }
-    let classes = model.classes().len();
-    let mut probabilities = Arena::<f32>::new(dataset.split(config.split).len().saturating_mul(classes))?;
+    let outputs = model.graph().shape(model.graph().output()).c;
+    let mut probabilities = Arena::<f32>::new(dataset.split(config.split).len().saturating_mul(outputs))?;
     let weight = 1.0 / (f64::from(config.tta) + 1.0);
     for augmented in 0..=config.tta {
         pass(&mut session, dataset, config, augmented, |i, scores, label| {
             let (largest, log_sum) = log_sum_exp(scores.iter().copied());
-            let mean = &mut probabilities.all_mut()[i * classes..(i + 1) * classes];
+            let mean = &mut probabilities.all_mut()[i * outputs..(i + 1) * outputs];
             for (mean, &score) in mean.iter_mut().zip(scores) {
                 *mean += (weight * (f64::from(score) - largest - log_sum).exp()) as f32;
             }

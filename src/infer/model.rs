@@ -86,7 +86,7 @@ impl Model {
         Ok(Model { inner: Arc::new(Inner { graph, info, params, pixels, idle: Mutex::default() }) })
     }
 
-    /// The names of the classes, in the order of the outputs.
+    /// The names of the classes, in the order of the outputs; where those are more, of the first.
     pub fn classes(&self) -> &[String] {
         &self.inner.info.classes
     }
@@ -129,7 +129,7 @@ impl Model {
         runner.feed_bytes(&self.inner, image.view().insert_axis(Axis(0)))?;
         runner.run(&self.inner, 1);
         let mut probabilities = vec![0.0; self.classes().len()];
-        let result = runner.probabilities(1, |_, c, p| probabilities[c] = p);
+        let result = runner.probabilities(&self.inner, 1, |_, c, p| probabilities[c] = p);
         let mut idle = self.lock();
         if idle.len() < KEPT {
             idle.push(runner);

@@ -74,7 +74,8 @@ impl Session {
         self.write(images.dim().0, out)
     }
 
-    /// The class scores `[n, classes]` before softmax, of normalised images `[n, height, width, 3]`.
+    /// The scores `[n, outputs]` before softmax, also of outputs without a name, of normalised images
+    /// `[n, height, width, 3]`.
     ///
     /// # Errors
     /// Kind [`ErrorKind::Shape`] where `images` do not fit.
@@ -100,7 +101,7 @@ impl Session {
     }
 
     fn write(&self, n: usize, mut out: ArrayViewMut2<'_, f32>) -> Result<()> {
-        self.runner.probabilities(n, |i, c, p| out[[i, c]] = p)
+        self.runner.probabilities(self.model.inner(), n, |i, c, p| out[[i, c]] = p)
     }
 }
 
@@ -177,15 +178,20 @@ impl Runner {
         plan.infer::<Cpu>(Input { images, targets: None, key: Key::new(0) }, &inner.params, states, arena);
     }
 
-    /// Hands the softmax of the last run's scores to `put(image, class, probability)`.
-    pub fn probabilities(&self, n: usize, mut put: impl FnMut(usize, usize, f32)) -> Result<()> {
+    /// Hands the softmax of the last run's scores to `put(image, class, probability)`, class by class that has a name.
+    pub fn probabilities(&self, inner: &Inner, n: usize, mut put: impl FnMut(usize, usize, f32)) -> Result<()> {
+        let classes = inner.info.classes.len();
         for (i, scores) in self.plan.logits(n, &self.arena).outer_iter().enumerate() {
             let (largest, log_sum) = log_sum_exp(scores.iter().copied());
             if !log_sum.is_finite() || !largest.is_finite() {
                 return Err(non_finite(i));
             }
             let normaliser = largest + log_sum;
-            scores.iter().enumerate().for_each(|(c, &s)| put(i, c, (f64::from(s) - normaliser).exp() as f32));
+            scores
+                .iter()
+                .take(classes)
+                .enumerate()
+                .for_each(|(c, &s)| put(i, c, (f64::from(s) - normaliser).exp() as f32));
         }
         Ok(())
     }

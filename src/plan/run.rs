@@ -1,11 +1,13 @@
 //! Runs a plan's steps.
 
+use std::ops::ControlFlow;
+
 use arrayvec::ArrayVec;
 use ndarray::{ArrayView2, ArrayView4, ArrayViewMut4};
 
 use super::{Arena, DxPlace, Pass, Place, Plan, Step};
 use crate::backend::{Host, Real};
-use crate::graph::Node;
+use crate::graph::{Node, NodeId};
 use crate::ops::{Backward, Forward, Grad, ParamGrad};
 use crate::params::Params;
 use crate::rng::Key;
@@ -31,13 +33,13 @@ impl<'a, E> Input<'a, E> {
 }
 
 impl Plan {
-    /// Runs all forward steps; `after` sees each node's name and output.
+    /// Runs all forward steps, or those until `after`, which sees each node and its output, breaks off.
     pub(crate) fn forward<B: Host>(
         &self,
         input: Input<'_, B::Elem>,
         params: &mut Params<B::Elem>,
         arena: &mut Arena<B::Elem>,
-        after: impl FnMut(&str, &[B::Elem]),
+        after: impl FnMut(NodeId, &[B::Elem]) -> ControlFlow<()>,
     ) {
         self.forward_steps::<B>(input, params, &params.states, arena, after);
     }
@@ -51,7 +53,7 @@ impl Plan {
         states: &mut Arena<B::Elem>,
         arena: &mut Arena<B::Elem>,
     ) {
-        self.forward_steps::<B>(input, params, states, arena, |_, _| {});
+        self.forward_steps::<B>(input, params, states, arena, |_, _| ControlFlow::Continue(()));
     }
 
     /// No slice of `states` may live: both callers have it exclusively.
@@ -61,14 +63,17 @@ impl Plan {
         params: &Params<B::Elem>,
         states: &Arena<B::Elem>,
         arena: &mut Arena<B::Elem>,
-        mut after: impl FnMut(&str, &[B::Elem]),
+        mut after: impl FnMut(NodeId, &[B::Elem]) -> ControlFlow<()>,
     ) {
         for step in &self.steps {
             let node = &self.graph.nodes()[step.node];
             if let Pass::Forward { x, y, in_place } = &step.pass {
                 self.forward_step::<B>(step, node, (x, *y, *in_place), input.reborrow(), (params, states), arena);
                 // SAFETY: the step is over, its operands are gone.
-                after(&node.name, unsafe { arena.slice(self.buffers[*y].range(input.images.dim().0)) });
+                let output = unsafe { arena.slice(self.buffers[*y].range(input.images.dim().0)) };
+                if after(NodeId(step.node), output).is_break() {
+                    return;
+                }
             }
         }
     }

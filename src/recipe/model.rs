@@ -39,6 +39,10 @@ pub struct ModelRecipe {
     pub name: String,
     /// Compute what the published code did, quirks included.
     pub published: bool,
+    /// Outputs of the network, where they are to be more than the dataset's classes: the others have no name, and no
+    /// target names them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classes: Option<u32>,
     /// Probability of dropping a feature before the last linear layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
@@ -84,6 +88,7 @@ impl ModelRecipe {
         let model = ModelRecipe {
             name: s.required_text("name")?,
             published: s.flag("published", false)?,
+            classes: s.optional_count("classes", 1..=65_536)?.map(|n| n as u32),
             dropout: s.optional_number("dropout", 0.0..1.0)?,
             act: s.optional_choice("act", &ACTIVATIONS)?,
             sa: s.optional_flag("sa")?,
@@ -100,14 +105,19 @@ impl ModelRecipe {
         Ok(model)
     }
 
-    /// The network for `classes` classes and images of `size` × `size` pixels.
+    /// The outputs of the network for a dataset of `classes` classes.
+    pub fn outputs(&self, classes: usize) -> usize {
+        self.classes.map_or(classes, |outputs| outputs as usize)
+    }
+
+    /// The network for a dataset of `classes` classes and images of `size` × `size` pixels.
     ///
     /// # Errors
     /// `Usage` for an unknown name or an option that the network lacks, `Shape` where images are too small for it.
     pub fn build(&self, classes: usize, size: usize) -> Result<Graph> {
         let default = ModelOptions::default();
         let options = ModelOptions {
-            classes,
+            classes: self.outputs(classes),
             size,
             published: self.published,
             norm_eps: None,

@@ -19,6 +19,8 @@ const LARGE: f64 = 1e12;
 pub struct Phase {
     /// The learning rate that the schedule starts from, or its peak.
     pub lr: f64,
+    /// Before the phase, scale each layer until its output has mean 0 and deviation 1.
+    pub lsuv: bool,
     /// How long it lasts.
     #[serde(flatten)]
     pub length: Length,
@@ -68,7 +70,7 @@ const KINDS: [(&str, Kind); 11] = [
 
 impl Phase {
     /// Keys that mean the same for every schedule, sgdr's length aside.
-    pub(super) const COMMON: [&str; 2] = ["lr", "epochs"];
+    pub(super) const COMMON: [&str; 3] = ["lr", "epochs", "lsuv"];
 
     /// Its length in epochs; a cycle of any other schedule than SGDR is one epoch.
     pub fn epochs(&self) -> u32 {
@@ -100,7 +102,8 @@ impl Phase {
                 Length::Epochs(s.required_count("epochs", 1..=MAX_EPOCHS)?)
             }
         };
-        let phase = Phase { lr, length, schedule: schedule(&mut s, kind)? };
+        let lsuv = s.flag("lsuv", false)?;
+        let phase = Phase { lr, lsuv, length, schedule: schedule(&mut s, kind)? };
         if phase.epochs() > MAX_EPOCHS {
             return Err(s.error("cycles", "too many epochs together").expected(format!("at most {MAX_EPOCHS} epochs")));
         }

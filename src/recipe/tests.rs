@@ -40,7 +40,7 @@ fn defaults_are_filled_in() {
     assert_eq!(r.data.augment, Augment::NONE);
     assert_eq!((r.optimizer.method, r.optimizer.accumulate, r.optimizer.clip_norm), (sgd(0.5), 1, None));
     assert_eq!((r.train.seed, r.train.tta, r.train.precision), (0, 0, Precision::F32));
-    let phase = Phase { lr: 0.1, length: Length::Epochs(2), schedule: Schedule::Constant };
+    let phase = Phase { lr: 0.1, lsuv: false, length: Length::Epochs(2), schedule: Schedule::Constant };
     assert_eq!((r.phases, r.train.checkpoint_minutes), (vec![phase], 5.0));
 }
 
@@ -65,10 +65,10 @@ fn every_built_in_recipe_reads_and_survives_a_round_trip() {
 /// The published runs of E1, once more: model, weight decay, and for each fit its rate, cycles and epochs.
 #[test]
 fn the_published_runs_are_the_published_ones() {
-    let constant = |lr, epochs| Phase { lr, length: Length::Epochs(epochs), schedule: Schedule::Constant };
+    let constant = |lr, epochs| Phase { lr, lsuv: false, length: Length::Epochs(epochs), schedule: Schedule::Constant };
     let sgdr = |lr, cycles, cycle_len, cycle_mult| {
         let schedule = Schedule::Sgdr { cycle_len, cycle_mult, warm_start: true };
-        Phase { lr, length: Length::Cycles(cycles), schedule }
+        Phase { lr, lsuv: false, length: Length::Cycles(cycles), schedule }
     };
     let (seven, thirty_two) = (sgdr(1e-2, 3, 1, 2), sgdr(1e-2, 8, 4, 1));
     assert_eq!((seven.epochs(), thirty_two.epochs()), (7, 32));
@@ -255,6 +255,7 @@ title = "all of it"
 [model]
 name = "resnet2"
 published = true
+classes = 1000
 dropout = 0.25
 [data]
 dataset = "photos/my.hgd"
@@ -301,12 +302,19 @@ cycles = 3
 cycle_len = 2
 cycle_mult = 2
 warm_start = false
+lsuv = true
 "#;
     let r = Recipe::parse(text, "a/b/all.toml").unwrap();
     assert_eq!(r.name, "all");
     assert_eq!(
         r.model,
-        ModelRecipe { name: "resnet2".into(), published: true, dropout: Some(0.25), ..Default::default() }
+        ModelRecipe {
+            name: "resnet2".into(),
+            published: true,
+            classes: Some(1000),
+            dropout: Some(0.25),
+            ..Default::default()
+        }
     );
     let augment = Augment { pad: 2, flip: true, ..Augment::NONE };
     let framing = Framing::Squash { to: (72, 72) };
@@ -327,8 +335,8 @@ warm_start = false
     assert_eq!(r.train, train);
     let step = Schedule::Step { every_epochs: 2, gamma: 0.5 };
     let sgdr = Schedule::Sgdr { cycle_len: 2, cycle_mult: 2, warm_start: false };
-    assert_eq!(r.phases[0], Phase { lr: 1.0, length: Length::Epochs(6), schedule: step });
-    assert_eq!(r.phases[1], Phase { lr: 0.1, length: Length::Cycles(3), schedule: sgdr });
+    assert_eq!(r.phases[0], Phase { lr: 1.0, lsuv: false, length: Length::Epochs(6), schedule: step });
+    assert_eq!(r.phases[1], Phase { lr: 0.1, lsuv: true, length: Length::Cycles(3), schedule: sgdr });
     assert_eq!(r.epochs(), 6 + 2 + 4 + 8);
     assert_eq!(Recipe::parse(&r.to_toml().unwrap(), "all.toml").unwrap(), r);
 }

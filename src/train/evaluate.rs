@@ -63,15 +63,15 @@ impl<B: Host> Default for Feed<B> {
 
 impl<B: Host> Feed<B> {
     /// The bytes that it comes to keep for batches of `batch` images: none where the backend takes f32 as they are.
-    pub(super) fn bytes_for(batch: usize, (height, width): (usize, usize), classes: usize) -> usize {
+    pub(super) fn bytes_for(batch: usize, (height, width): (usize, usize), outputs: usize) -> usize {
         if size_of::<B::Elem>() == size_of::<f32>() {
             return 0;
         }
-        let image = height.saturating_mul(width).saturating_mul(3).saturating_add(classes);
+        let image = height.saturating_mul(width).saturating_mul(3).saturating_add(outputs);
         image.saturating_mul(batch).saturating_mul(size_of::<B::Elem>())
     }
 
-    /// Images `[n, h, w, 3]` and targets `[n, classes]` of a batch.
+    /// Images `[n, h, w, 3]` and targets `[n, outputs]` of a batch.
     pub fn views<'a>(&'a mut self, batch: &'a Batch) -> (ArrayView4<'a, B::Elem>, ArrayView2<'a, B::Elem>) {
         let images = B::from_f32(batch.images_slice(), &mut self.images);
         let targets = B::from_f32(batch.targets_slice(), &mut self.targets);

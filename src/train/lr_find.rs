@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use super::evaluate::Feed;
+use super::lsuv::{self, first_images, lsuv};
 use super::{Setup, optimizer};
 use crate::backend::Host;
 use crate::data::Dataset;
@@ -209,7 +210,10 @@ pub fn run<B: Host>(
     stop: &AtomicBool,
     mut report: impl FnMut(usize, usize),
 ) -> Result<LrCurve> {
-    let Setup { mut engine, train, .. } = Setup::<B>::new(recipe, dataset)?;
+    let Setup { mut engine, train, valid, .. } = Setup::<B>::new(recipe, dataset)?;
+    if recipe.phases.first().is_some_and(|phase| phase.lsuv) {
+        lsuv(&mut engine, first_images::<B>(&valid, lsuv::IMAGES)?.view())?;
+    }
     let mut optimizer = optimizer(&recipe.optimizer, engine.params())?;
     let mut feed = Feed::<B>::default();
     let accumulate = recipe.optimizer.accumulate as usize;

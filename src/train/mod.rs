@@ -6,6 +6,7 @@ mod environment;
 mod evaluate;
 mod folder;
 pub mod lr_find;
+pub mod lsuv;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use environment::Environment;
 pub use evaluate::{Feed, Totals, evaluate};
 pub use folder::RunFolder;
 pub(crate) use folder::quoted;
+use lsuv::{Scaled, first_images, lsuv};
 
 /// What a run is told besides its recipe.
 #[derive(Clone, Debug)]
@@ -98,6 +100,8 @@ pub enum Event<'a> {
     },
     /// An epoch and its evaluation are done.
     Epoch(&'a EpochMetrics),
+    /// Layers were scaled before a phase.
+    Scaled(&'a [Scaled]),
     /// A checkpoint was written inside an epoch.
     Checkpoint(&'a Path),
 }
@@ -158,7 +162,15 @@ impl<B: Host> Setup<B> {
             return Err(e.expected(format!("f32 with --backend {}", B::NAME)));
         }
         let size = recipe.data.size as usize;
-        let graph = recipe.model.build(dataset.classes().len(), size)?;
+        let classes = dataset.classes().len();
+        let outputs = recipe.model.outputs(classes);
+        if outputs < classes {
+            let e = Error::new(ErrorKind::Usage, "model.classes", format!("{outputs} for a dataset of {classes}"));
+            return Err(e
+                .expected(format!("{classes} or more"))
+                .hint("leave it out: the dataset's classes are the default"));
+        }
+        let graph = recipe.model.build(classes, size)?;
         // No batch has more images than the dataset.
         let images = dataset.split(data::Split::Train).len().max(dataset.split(data::Split::Valid).len());
         let batch = (recipe.data.batch as usize).min(images).max(1);
@@ -169,6 +181,7 @@ impl<B: Host> Setup<B> {
             framing: recipe.data.framing,
             augment: recipe.data.augment,
             drop_last: recipe.data.drop_last,
+            outputs,
             label_smoothing: recipe.train.label_smoothing as f32,
             key: key.with_name("data"),
             ..LoaderConfig::train(dataset, batch)
@@ -177,15 +190,20 @@ impl<B: Host> Setup<B> {
             size: (size, size),
             framing: recipe.data.framing,
             normalise: config.normalise,
+            outputs,
             ..LoaderConfig::valid(dataset, batch)
         };
-        let feed = Feed::<B>::bytes_for(batch, config.size, dataset.classes().len());
+        let feed = Feed::<B>::bytes_for(batch, config.size, outputs);
         let loaders = config.bytes(dataset).saturating_add(valid.bytes(dataset)).saturating_add(feed);
         let (values, states) = Params::<B::Elem>::lens(&graph);
         let averages = if recipe.train.ema.is_some() { values.saturating_add(states) } else { 0 };
         let kept = recipe.optimizer.moments().saturating_mul(values).saturating_add(averages);
         let kept = kept.saturating_mul(size_of::<B::Elem>());
         let bytes = Engine::<B>::bytes_for(&graph, batch)?.saturating_add(kept).saturating_add(loaders);
+        let looked_at = if recipe.phases.iter().any(|phase| phase.lsuv) { lsuv::IMAGES } else { 0 };
+        let looked_at =
+            looked_at.saturating_mul(graph.shape(graph.images()).len()).saturating_mul(size_of::<B::Elem>());
+        let bytes = bytes.saturating_add(looked_at);
         require_memory(bytes)?;
         let engine = Engine::<B>::new(&graph, batch, recipe.train.seed)?;
         let setup = Setup {
@@ -249,6 +267,9 @@ impl<'a, B: Host> Trainer<'a, B> {
                 first_epoch = after;
                 continue;
             }
+            if phase.lsuv && !self.progress.in_phase(first_epoch) {
+                self.scale_layers(report)?;
+            }
             // Each phase starts a new optimizer on the same weights, as each published `fit` does.
             let mut optimizer = optimizer(&job.recipe.optimizer, self.engine.params())?;
             if let Some((steps, saved)) = moments.take().filter(|_| self.progress.in_phase(first_epoch)) {
@@ -298,6 +319,15 @@ impl<'a, B: Host> Trainer<'a, B> {
             epochs: recipe.epochs(),
             done: history.len() as u64,
         });
+    }
+
+    /// LSUV on the first validation images. Averaged weights begin anew: the old ones are of another scale.
+    fn scale_layers(&mut self, report: &mut dyn FnMut(Event<'_>)) -> Result<()> {
+        let images = first_images::<B>(&self.valid, lsuv::IMAGES)?;
+        let scaled = lsuv(&mut self.engine, images.view())?;
+        self.ema = self.job.recipe.train.ema.map(|decay| Ema::new(decay, self.engine.params())).transpose()?;
+        report(Event::Scaled(&scaled));
+        Ok(())
     }
 
     /// Trains one epoch, from wherever the checkpoint left it, and evaluates.

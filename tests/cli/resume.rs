@@ -267,3 +267,24 @@ fn stop_everywhere(recipe: &str, stride: usize) -> usize {
     }
     events
 }
+
+/// LSUV before the first and before the last phase, with averaged weights.
+#[test]
+fn phases_that_begin_with_lsuv_go_on_with_the_same_bits() {
+    let phase = "[[phase]]\nlr = 0.01\nepochs = 1\n";
+    let head = TINY.split("[[phase]]").next().unwrap();
+    let recipe = format!("{head}[train]\nema = 0.5\n{phase}lsuv = true\n{phase}{phase}lsuv = true\n");
+    assert_eq!(stop_everywhere(&recipe, 3), 3 * (10 + 1));
+    let place = Place::new();
+    place.write("lsuv.toml", &recipe);
+    place.write("plain.toml", &recipe.replace("lsuv = true", ""));
+    let ran = place.done("train lsuv.toml --out lsuv");
+    assert_eq!(ran.out.matches("lsuv: 4 layers scaled").count(), 2, "{}", ran.out);
+    place.done("train plain.toml --out plain");
+    let loss = |out: &str| place.metrics(out)[0]["train_loss"].as_f64().unwrap();
+    assert!(loss("lsuv") != loss("plain"));
+    // The learning rate finder sees the weights that the run begins with.
+    let points =
+        |recipe: &str| place.done(&format!("lr-find {recipe}.toml --rule torch --json")).json()["points"].clone();
+    assert_ne!(points("lsuv"), points("plain"));
+}

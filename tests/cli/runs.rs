@@ -244,3 +244,36 @@ fn groups_freeze_and_slow_down() {
     assert!(moved("layers.1.") > 0.0 && moved("layers.1.") < 1e-4, "{}", moved("layers.1."));
     assert!(moved("layers.2.") > 2e-3, "{}", moved("layers.2."));
 }
+
+/// Outputs beyond the dataset's classes: trained, evaluated and predicted with one rule.
+#[test]
+fn a_head_may_have_more_outputs_than_the_dataset_classes() {
+    let place = Place::new();
+    let train = "train tiny.toml --set model.classes=40 --set train.label_smoothing=0.1 --set train.tta=1";
+    let result = place.done(&format!("{train} --out wide --json")).json();
+    let model = model_file::load(place.path("wide/model.safetensors")).unwrap();
+    assert_eq!((model.info().classes.len(), model.graph().shape(model.graph().output()).c), (10, 40));
+    let evaluated = place.done("eval wide/model.safetensors --data data.hgd --json").json();
+    assert_eq!(evaluated["accuracy"], result["last"]["accuracy"]);
+    assert_eq!(evaluated["per_class"].as_array().unwrap().len(), 10);
+    let tta = place.done("eval wide/model.safetensors --data data.hgd --tta 1 --json").json();
+    assert_eq!(tta["accuracy"], result["tta_accuracy"]);
+    // The softmax is over all outputs, so that the named ones share less than 1.
+    let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/pictures/samples.png");
+    let predicted = place.done(&format!("predict wide/model.safetensors {picture} --top 40 --json")).json();
+    let predictions = predicted[0]["predictions"].as_array().unwrap();
+    let sum: f64 = predictions.iter().map(|p| p["probability"].as_f64().unwrap()).sum();
+    assert!(predictions.len() == 10 && sum > 0.1 && sum < 0.9999, "{sum} {predicted}");
+    // It goes on, and begins another run.
+    place.done("train --out wide --resume");
+    place.done("train tiny.toml --epochs 1 --set model.classes=40 --from wide/model.safetensors --out more");
+    place.done("lr-find tiny.toml --rule torch --set model.classes=40");
+    let parameters =
+        |more: &str| place.done(&format!("summary tiny.toml --json {more}")).json()["total_params"].as_u64().unwrap();
+    place.write("wide.toml", &place.text("wide/recipe.toml"));
+    assert_eq!(parameters("--classes 40") - parameters(""), 30 * 81);
+    assert_eq!(place.done("summary wide.toml --json").json()["total_params"], parameters("--classes 40"));
+    place.done("bench wide.toml --batch 2 --seconds 0.01");
+    place.fails("train tiny.toml --set model.classes=9 --out few", 2, &["model.classes", "10 or more"]);
+    assert!(!place.path("few").exists());
+}

@@ -44,7 +44,7 @@ impl Fixtures {
         all.into_iter().find(|file| file.golden["runs"].get(run).is_some()).unwrap_or_else(|| panic!("no run {run}"))
     }
 
-    fn read(file: &'static [u8]) -> Self {
+    pub fn read(file: &'static [u8]) -> Self {
         let (_, metadata) = SafeTensors::read_metadata(file).unwrap();
         let golden = &metadata.metadata().as_ref().unwrap()["golden"];
         Fixtures { tensors: SafeTensors::deserialize(file).unwrap(), golden: serde_json::from_str(golden).unwrap() }
@@ -65,11 +65,11 @@ pub fn assert_close(what: &str, ours: &[f64], theirs: &[f64], scale: f64, tolera
     }
 }
 
-fn norm(values: &[f64]) -> f64 {
+pub fn norm(values: &[f64]) -> f64 {
     values.iter().map(|v| v * v).sum::<f64>().sqrt()
 }
 
-fn largest(values: &[f64]) -> f64 {
+pub fn largest(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |m: f64, v| m.max(v.abs()))
 }
 
@@ -103,15 +103,15 @@ fn build(settings: &Value) -> Graph {
 }
 
 /// PyTorch's NCHW order to NHWC.
-fn nhwc<E: Real>(values: &[f64], (n, c, h, w): (usize, usize, usize, usize)) -> Array4<E> {
+pub fn nhwc<E: Real>(values: &[f64], (n, c, h, w): (usize, usize, usize, usize)) -> Array4<E> {
     Array4::from_shape_fn((n, h, w, c), |(b, i, j, k)| E::of(values[((b * c + k) * h + i) * w + j]))
 }
 
-fn sizes(value: &Value) -> Vec<usize> {
+pub fn sizes(value: &Value) -> Vec<usize> {
     value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect()
 }
 
-fn wide<E: Real>(values: &[E]) -> Vec<f64> {
+pub fn wide<E: Real>(values: &[E]) -> Vec<f64> {
     values.iter().map(|v| v.wide()).collect()
 }
 

@@ -9,3 +9,5 @@ mod models;
 #[cfg(feature = "cli")]
 mod optim;
 mod pixels;
+#[cfg(feature = "cli")]
+mod weights;

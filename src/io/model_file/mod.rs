@@ -79,7 +79,8 @@ impl Preprocessing {
 /// What a model file says about a model besides its graph and weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelInfo {
-    /// The names of the classes, in the order of the model's outputs.
+    /// The names of the classes, in the order of the model's outputs: of all, or of the first. Outputs without a name
+    /// take their part in the softmax and are never predicted.
     pub classes: Vec<String>,
     /// What happens to an image before the model sees it.
     pub preprocessing: Preprocessing,
@@ -108,9 +109,9 @@ impl ModelInfo {
             let found = format!("a graph from images {images} to {output}");
             return wrong(found, "a graph from images [height, width, 3] to a vector of class scores".into());
         }
-        if output.c != self.classes.len() || output.c > MAX_CLASSES {
+        if self.classes.is_empty() || self.classes.len() > output.c || output.c > MAX_CLASSES {
             let found = format!("{} class names for {} scores", self.classes.len(), output.c);
-            return wrong(found, format!("a name for each score, at most {MAX_CLASSES}"));
+            return wrong(found, format!("a name for the first score or more of them, at most {MAX_CLASSES} scores"));
         }
         if *size != (images.h, images.w) {
             return wrong(
