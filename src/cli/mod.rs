@@ -1,5 +1,6 @@
 //! The `handgrad` program: one file per subcommand, thin over the library.
 
+mod augment;
 mod backend;
 mod bench;
 mod eval;
@@ -41,6 +42,8 @@ enum Command {
     Train(train::Args),
     /// Try growing learning rates for a moment, and say which ones look good.
     LrFind(lr_find::Args),
+    /// Draw training images as a recipe changes them.
+    Augment(augment::Args),
     /// Show how a recipe's learning rate and momentum move.
     Schedule(schedule::Args),
     /// Evaluate a model on a dataset.
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Train(args) => train::run(args),
         Command::LrFind(args) => lr_find::run(args),
+        Command::Augment(args) => augment::run(args),
         Command::Schedule(args) => schedule::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),

@@ -22,7 +22,7 @@ pub struct EvalConfig {
     pub batch: usize,
     /// Augmented passes whose probabilities are averaged with those of the plain pass.
     pub tta: u32,
-    /// The augmentation of those passes.
+    /// The augmentation of those passes; what changes whole batches is left out.
     pub augment: Augment,
     /// The seed of the augmentation.
     pub seed: u64,
@@ -120,7 +120,7 @@ fn pass(
         size: preprocessing.size,
         framing: preprocessing.framing,
         normalise: Normalise { mean: as_f32(preprocessing.mean), std: as_f32(preprocessing.std) },
-        augment: if augmented == 0 { Augment::NONE } else { config.augment },
+        augment: if augmented == 0 { Augment::NONE } else { config.augment.of_images() },
         key: Key::new(config.seed).with_name("tta"),
         run: u64::from(augmented),
         ..LoaderConfig::valid(dataset, config.batch)

@@ -171,21 +171,8 @@ impl<B: Host> Setup<B> {
                 .hint("leave it out: the dataset's classes are the default"));
         }
         let graph = recipe.model.build(classes, size)?;
-        // No batch has more images than the dataset.
-        let images = dataset.split(data::Split::Train).len().max(dataset.split(data::Split::Valid).len());
-        let batch = (recipe.data.batch as usize).min(images).max(1);
-        let key = Key::new(recipe.train.seed);
-        let config = LoaderConfig {
-            size: (size, size),
-            normalise: normalise(&recipe.data.normalise, dataset),
-            framing: recipe.data.framing,
-            augment: recipe.data.augment,
-            drop_last: recipe.data.drop_last,
-            outputs,
-            label_smoothing: recipe.train.label_smoothing as f32,
-            key: key.with_name("data"),
-            ..LoaderConfig::train(dataset, batch)
-        };
+        let config = train_config(recipe, dataset);
+        let batch = config.batch;
         let valid = LoaderConfig {
             size: (size, size),
             framing: recipe.data.framing,
@@ -220,6 +207,25 @@ impl<B: Host> Setup<B> {
         }
         optimizer(&recipe.optimizer, setup.engine.params())?;
         Ok(setup)
+    }
+}
+
+/// How a recipe's training images are read.
+pub fn train_config(recipe: &Recipe, dataset: &Dataset) -> LoaderConfig {
+    let size = recipe.data.size as usize;
+    // No batch has more images than the dataset.
+    let images = dataset.split(data::Split::Train).len().max(dataset.split(data::Split::Valid).len());
+    let batch = (recipe.data.batch as usize).min(images).max(1);
+    LoaderConfig {
+        size: (size, size),
+        normalise: normalise(&recipe.data.normalise, dataset),
+        framing: recipe.data.framing,
+        augment: recipe.data.augment,
+        drop_last: recipe.data.drop_last,
+        outputs: recipe.model.outputs(dataset.classes().len()),
+        label_smoothing: recipe.train.label_smoothing as f32,
+        key: Key::new(recipe.train.seed).with_name("data"),
+        ..LoaderConfig::train(dataset, batch)
     }
 }
 
