@@ -142,6 +142,7 @@ impl Bench {
         let inputs = &self.case.inputs;
         let kept = if op.keeps().inputs { &self.x[..] } else { &[] };
         Cpu::kernel(op).backward(Backward {
+            training: true,
             key: Key::new(1),
             x: kept.iter().zip(inputs).map(|(x, s)| view(s, n, x)).collect(),
             y: if op.keeps().output { view(&self.output, n, &self.y) } else { view(&Shape::flat(0), 0, &[]) },

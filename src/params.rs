@@ -89,6 +89,15 @@ impl<E: Real> Params<E> {
         (len(graph.params()), len(graph.states()))
     }
 
+    /// Whether these are the parameters and states that `graph` names.
+    pub(crate) fn are_of(&self, graph: &Graph) -> bool {
+        let same = |table: &[ParamInfo], params: &[Param]| {
+            let of_graph = params.iter().map(|param| (&param.name, &param.spec.layout));
+            table.iter().map(|info| (&info.name, &info.layout)).eq(of_graph)
+        };
+        same(&self.table, graph.params()) && same(&self.state_table, graph.states())
+    }
+
     /// Where each parameter lies.
     pub fn table(&self) -> &[ParamInfo] {
         &self.table

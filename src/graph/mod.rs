@@ -268,6 +268,13 @@ impl Graph {
         self.nodes[id.0].shape
     }
 
+    /// The last layer on the way to the output that has more than one pixel, if any has.
+    pub fn last_map(&self) -> Option<&Node> {
+        let alive = self.alive();
+        let is_map = |(_, node): &(usize, &Node)| node.op().is_some() && !node.shape.is_flat();
+        self.nodes.iter().enumerate().rev().filter(is_map).find(|&(i, _)| alive[i]).map(|(_, node)| node)
+    }
+
     /// Nodes on the way to the output: the others never run.
     pub fn alive(&self) -> Vec<bool> {
         let mut alive = vec![false; self.nodes.len()];

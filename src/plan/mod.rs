@@ -5,7 +5,7 @@ mod compile;
 mod print;
 mod run;
 
-use crate::graph::Graph;
+use crate::graph::{Graph, NodeId, Shape};
 
 pub use arena::Arena;
 pub(crate) use arena::require_memory;
@@ -20,6 +20,16 @@ pub enum Mode {
     Eval,
     /// Forward, with evaluation statistics.
     Infer,
+    /// Forward, with evaluation statistics, then backward from the class scores to one layer: its output and its
+    /// gradient stay.
+    Explain(NodeId),
+}
+
+impl Mode {
+    /// Whether it ends in a loss.
+    fn has_loss(self) -> bool {
+        matches!(self, Mode::Train | Mode::Eval)
+    }
 }
 
 /// A compiled graph: for up to `max_batch` images it runs without allocating.
@@ -43,9 +53,12 @@ pub struct Plan {
     steps: Vec<Step>,
     /// Where the class scores lie.
     logits: Place,
-    /// Where the loss of each image lies, and its gradient.
+    /// Where the loss of each image lies.
     loss: Option<usize>,
-    dloss: Option<usize>,
+    /// The gradient of the last node, where backward begins: of each image's loss, or of the class scores.
+    dlast: Option<usize>,
+    /// The layer that is explained.
+    explained: Option<Explained>,
     arena_len: usize,
 }
 
@@ -65,6 +78,15 @@ impl Buffer {
     fn range(&self, n: usize) -> std::ops::Range<usize> {
         self.offset..self.offset + self.per_image * n + self.fixed
     }
+}
+
+/// The layer that a plan explains: its shape, the buffers of its output and of that output's gradient.
+#[derive(Clone, Copy, Debug)]
+struct Explained {
+    shape: Shape,
+    output: usize,
+    /// `None` where no class score depends on it.
+    gradient: Option<usize>,
 }
 
 /// Where an activation lies.
