@@ -3,8 +3,11 @@
 mod augment;
 mod backend;
 mod bench;
+mod cam;
 mod eval;
+mod features;
 mod lr_find;
+mod masks;
 mod out;
 mod plan;
 mod predict;
@@ -50,6 +53,10 @@ enum Command {
     Eval(eval::Args),
     /// Classify images.
     Predict(predict::Args),
+    /// Draw what a layer makes of an image.
+    Features(features::Args),
+    /// Draw where in an image something speaks for a class (Grad-CAM).
+    Cam(cam::Args),
     /// List the layers of a recipe's or a file's model.
     Summary(summary::Args),
     /// List the built-in recipes.
@@ -71,6 +78,8 @@ pub fn main() -> ExitCode {
         Command::Schedule(args) => schedule::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Features(args) => features::run(args),
+        Command::Cam(args) => cam::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Recipes(args) => recipes::run(args),
         Command::Plan(args) => plan::run(args),

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "train")]
 pub mod atomic;
+#[cfg(feature = "cli")]
+pub mod draw;
 #[cfg(all(feature = "image", feature = "train"))]
 mod lettering;
 #[cfg(feature = "train")]
