@@ -10,7 +10,6 @@
 //! # Ok::<(), handgrad::Error>(())
 //! ```
 
-mod augment;
 mod builtin;
 mod data;
 mod edit;

@@ -9,6 +9,5 @@ mod models;
 #[cfg(feature = "cli")]
 mod optim;
 mod pixels;
-mod probe;
 #[cfg(feature = "cli")]
 mod weights;

@@ -20,7 +20,7 @@ impl Kernel<Reference> for AdaptivePool {
                     }
                     let (pixel, best) = winner.expect("a cell has a pixel");
                     *y = best;
-                    if !io.saved.is_empty() {
+                    if io.training {
                         io.saved[0][at] = pixel as f64;
                     }
                 }
