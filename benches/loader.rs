@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group};
 use handgrad::data::{
-    Augment, Dataset, DatasetWriter, Loader, LoaderConfig, MAX_SIDE, Normalise, RandomCrop, Shuffle, Split,
+    Affine, Augment, Dataset, DatasetWriter, Erase, Jitter, Loader, LoaderConfig, MAX_SIDE, Normalise, RandomCrop,
+    Shuffle, Split,
 };
 use handgrad::resample::Framing;
 use handgrad::rng::Key;
@@ -93,10 +94,21 @@ fn photographs() {
     let crop = |min_scale| Some(RandomCrop { min_scale, ..RandomCrop::default() });
     let random = |min_scale| Augment { crop: crop(min_scale), flip: true, ..Augment::NONE };
     let (none, exact) = (Augment::NONE, Framing::Exact);
+    let colours = Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, ..Jitter::default() };
+    let hue = Jitter { hue: 0.1, ..colours };
+    let turn = Affine { degrees: 10.0, scale: [0.9, 1.1], ..Affine::default() };
+    let with = |jitter, affine| Augment { jitter, affine, ..random(0.35) };
+    let always = Erase { p: 1.0, ..Erase::default() };
     for (name, size, framing, augment) in [
         ("random crop .08 to 1, flip, 224", 224, exact, random(0.08)),
         ("random crop .35 to 1, flip, 224", 224, exact, random(0.35)),
         ("random crop .35 to 1, flip, 128", 128, exact, random(0.35)),
+        ("the same and MixUp", 128, exact, Augment { mixup: 0.4, ..random(0.35) }),
+        ("the same and CutMix", 128, exact, Augment { cutmix: 1.0, ..random(0.35) }),
+        ("the same and erasing, p 1", 128, exact, Augment { erase: Some(always), ..random(0.35) }),
+        ("the same and colours without hue", 128, exact, with(Some(colours), None)),
+        ("the same and colours with hue", 128, exact, with(Some(hue), None)),
+        ("the same and affine map", 128, exact, with(None, Some(turn))),
         ("squash to 152, centre 128", 128, Framing::Squash { to: (152, 152) }, none),
         ("shorter side 256, centre 224", 224, Framing::Shorter { to: 256 }, none),
     ] {

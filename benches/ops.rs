@@ -142,13 +142,14 @@ impl Bench {
         let inputs = &self.case.inputs;
         let kept = if op.keeps().inputs { &self.x[..] } else { &[] };
         Cpu::kernel(op).backward(Backward {
+            training: true,
             key: Key::new(1),
             x: kept.iter().zip(inputs).map(|(x, s)| view(s, n, x)).collect(),
             y: if op.keeps().output { view(&self.output, n, &self.y) } else { view(&Shape::flat(0), 0, &[]) },
             dy: view_mut(&self.output, n, &mut self.dy),
             dx: self.dx.iter_mut().zip(inputs).map(|(dx, s)| Grad::Write(view_mut(s, n, dx))).collect(),
             params: self.params.iter().map(Vec::as_slice).collect(),
-            dparams: self.dparams.iter_mut().map(|values| ParamGrad { values, add: false, needed: true }).collect(),
+            dparams: self.dparams.iter_mut().map(|values| ParamGrad { values, add: false }).collect(),
             saved: self.saved.iter().map(Vec::as_slice).collect(),
             scratch: &mut self.scratch,
         });

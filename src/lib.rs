@@ -22,6 +22,7 @@ pub mod ops;
 pub mod optim;
 mod params;
 pub mod plan;
+pub mod probe;
 #[cfg(feature = "cli")]
 pub mod recipe;
 #[cfg(feature = "infer")]

@@ -23,8 +23,6 @@ pub struct ParamInfo {
     pub len: usize,
     /// Whether a layer on the way to the output uses it: others are never touched, by no optimizer.
     pub used: bool,
-    /// Whether it is kept from being trained ([`Graph::freeze`]): no optimizer touches it either.
-    pub frozen: bool,
     /// Whether it belongs to a normalisation or is a bias.
     pub norm_or_bias: bool,
     /// The order of its elements here and in files.
@@ -91,6 +89,15 @@ impl<E: Real> Params<E> {
         (len(graph.params()), len(graph.states()))
     }
 
+    /// Whether these are the parameters and states that `graph` names.
+    pub(crate) fn are_of(&self, graph: &Graph) -> bool {
+        let same = |table: &[ParamInfo], params: &[Param]| {
+            let of_graph = params.iter().map(|param| (&param.name, &param.spec.layout));
+            table.iter().map(|info| (&info.name, &info.layout)).eq(of_graph)
+        };
+        same(&self.table, graph.params()) && same(&self.state_table, graph.states())
+    }
+
     /// Where each parameter lies.
     pub fn table(&self) -> &[ParamInfo] {
         &self.table
@@ -99,16 +106,6 @@ impl<E: Real> Params<E> {
     /// Where each state lies.
     pub fn state_table(&self) -> &[ParamInfo] {
         &self.state_table
-    }
-
-    /// Whether both name the same parameters and states, in the same order and of the same shapes.
-    #[cfg(feature = "infer")]
-    pub(crate) fn is_laid_out_as<F>(&self, other: &Params<F>) -> bool {
-        let same = |ours: &[ParamInfo], theirs: &[ParamInfo]| {
-            let key = |info: &ParamInfo| (info.name.clone(), info.layout.clone());
-            ours.iter().map(key).eq(theirs.iter().map(key))
-        };
-        same(&self.table, &other.table) && same(&self.state_table, &other.state_table)
     }
 
     /// All values, padding included.
@@ -205,11 +202,10 @@ fn to_torch<E: Real>(info: &ParamInfo, buffer: &[E]) -> Vec<E> {
 fn tabulate(params: &[Param], marks: impl Fn(usize) -> (bool, bool)) -> (Vec<ParamInfo>, usize) {
     let mut table = Vec::new();
     let mut offset: usize = 0;
-    for (i, Param { name, spec, frozen }) in params.iter().enumerate() {
+    for (i, Param { name, spec }) in params.iter().enumerate() {
         let len = spec.layout.len();
         let (used, norm_or_bias) = marks(i);
-        let (name, frozen, layout) = (name.clone(), *frozen, spec.layout.clone());
-        table.push(ParamInfo { name, offset, len, used, frozen, norm_or_bias, layout });
+        table.push(ParamInfo { name: name.clone(), offset, len, used, norm_or_bias, layout: spec.layout.clone() });
         offset = offset.saturating_add(len).next_multiple_of(ALIGN);
     }
     (table, offset)

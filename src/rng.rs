@@ -104,6 +104,47 @@ impl Stream {
         radius * (std::f64::consts::TAU * self.f64()).cos()
     }
 
+    /// Standard normal numbers (Box–Muller, two values per two draws).
+    pub fn normals(&mut self, out: &mut [f32]) {
+        for pair in out.chunks_mut(2) {
+            let radius = (-2.0 * (1.0 - self.f64()).ln()).sqrt();
+            let (sin, cos) = (std::f64::consts::TAU * self.f64()).sin_cos();
+            pair.iter_mut().zip([cos, sin]).for_each(|(value, side)| *value = (radius * side) as f32);
+        }
+    }
+
+    /// Beta(a, b): x/(x + y) of gamma variates x of shape a and y of shape b, both above 0. Gammas of small shapes are
+    /// too small for a number, their logarithms are not.
+    ///
+    /// ```
+    /// let mut stream = handgrad::rng::Key::new(1).stream();
+    /// let mean = (0..10_000).map(|_| stream.beta(2.0, 6.0)).sum::<f64>() / 10_000.0;
+    /// assert!((mean - 0.25).abs() < 0.01);
+    /// ```
+    pub fn beta(&mut self, a: f64, b: f64) -> f64 {
+        let (x, y) = (self.ln_gamma(a), self.ln_gamma(b));
+        1.0 / (1.0 + (y - x).exp())
+    }
+
+    /// The logarithm of a gamma variate of this shape, above 0, and scale 1: by rejection, exactly (Marsaglia, Tsang 2000);
+    /// below 1 as that of shape + 1 times U^(1/shape).
+    fn ln_gamma(&mut self, shape: f64) -> f64 {
+        if shape < 1.0 {
+            let ln_uniform = (1.0 - self.f64()).ln();
+            return self.ln_gamma(shape + 1.0) + ln_uniform / shape;
+        }
+        let d = shape - 1.0 / 3.0;
+        loop {
+            let x = self.normal();
+            let v = (1.0 + x / (9.0 * d).sqrt()).powi(3);
+            let ln_uniform = (1.0 - self.f64()).ln();
+            // Where v is not above 0 its logarithm is no number, or −∞, and the comparison fails.
+            if ln_uniform < 0.5 * x * x + d * (1.0 - v + v.ln()) {
+                return (d * v).ln();
+            }
+        }
+    }
+
     /// Fisher–Yates.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
@@ -131,6 +172,57 @@ mod tests {
         assert!((u / n - 0.5).abs() < 4e-3);
         assert!((z / n).abs() < 1e-2);
         assert!((z2 / n - 1.0).abs() < 2e-2);
+    }
+
+    #[test]
+    fn normals_by_pairs_have_the_moments_of_normals() {
+        let mut values = vec![0.0f32; 200_001];
+        Key::new(4).stream().normals(&mut values);
+        let moment = |power| values.iter().map(|&v| f64::from(v).powi(power)).sum::<f64>() / values.len() as f64;
+        assert!(moment(1).abs() < 0.01 && (moment(2) - 1.0).abs() < 0.02 && moment(3).abs() < 0.03);
+        assert!((moment(4) - 3.0).abs() < 0.1);
+        // The two of a pair, and neighbours of different pairs, do not go together.
+        let lag = values.windows(2).map(|w| f64::from(w[0] * w[1])).sum::<f64>() / values.len() as f64;
+        let squares = values.windows(2).map(|w| f64::from(w[0] * w[1]).powi(2)).sum::<f64>() / values.len() as f64;
+        assert!(lag.abs() < 0.01 && (squares - 1.0).abs() < 0.03, "{lag} {squares}");
+    }
+
+    /// a, b, and the quantile function of Beta(a, b).
+    type Law = (f64, f64, fn(f64) -> f64);
+
+    /// Mean a/(a + b), variance ab/((a + b)²(a + b + 1)), and the quantiles of forms that have one.
+    #[test]
+    fn beta_has_its_moments_and_quantiles() {
+        let draws = |a: f64, b: f64| -> Vec<f64> {
+            let mut stream = Key::new(5).stream();
+            let mut values: Vec<f64> = (0..100_000).map(|_| stream.beta(a, b)).collect();
+            assert!(values.iter().all(|v| (0.0..=1.0).contains(v)));
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        for (a, b) in [(0.2, 0.2), (0.4, 0.4), (0.5, 2.0), (1.0, 1.0), (2.0, 5.0), (40.0, 60.0), (1e-3, 1e-3)] {
+            let values = draws(a, b);
+            let n = values.len() as f64;
+            let mean = values.iter().sum::<f64>() / n;
+            let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+            let exact = a * b / ((a + b) * (a + b) * (a + b + 1.0));
+            assert!((mean - a / (a + b)).abs() < 5.0 * (exact / n).sqrt(), "{a} {b}: {mean}");
+            assert!((variance / exact - 1.0).abs() < 0.03, "{a} {b}: {variance} for {exact}");
+        }
+        // Beta(1, 1) is uniform, Beta(½, ½) the arcsine law sin²(πp/2), Beta(a, 1) has p^(1/a).
+        let laws: [Law; 4] = [
+            (1.0, 1.0, |p| p),
+            (0.5, 0.5, |p| (std::f64::consts::FRAC_PI_2 * p).sin().powi(2)),
+            (0.3, 1.0, |p| p.powf(1.0 / 0.3)),
+            (3.0, 1.0, |p| p.powf(1.0 / 3.0)),
+        ];
+        for (a, b, quantile) in laws {
+            let values = draws(a, b);
+            for p in [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99] {
+                let below = values.partition_point(|v| *v <= quantile(p)) as f64 / values.len() as f64;
+                assert!((below - p).abs() < 0.006, "{a} {b}: {below} below the quantile {p}");
+            }
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Inside a rayon pool neither a session's prediction nor a training step allocates, once each size has been run.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use handgrad::Params;
 use handgrad::backend::Cpu;
+use handgrad::data::{Affine, Augment, Dataset, DatasetWriter, Erase, Jitter, Loader, LoaderConfig, RandomCrop, Split};
 use handgrad::engine::Engine;
 use handgrad::infer::{Model, in_pool};
 use handgrad::io::model_file::{ModelInfo, Preprocessing};
@@ -153,4 +154,42 @@ fn training_steps_do_not_allocate() {
         });
         assert_eq!(count.unwrap(), 0, "{name}");
     }
+}
+
+/// Batches of one epoch, after the first few: framed, mapped, coloured, erased and mixed.
+#[test]
+fn batches_do_not_allocate() {
+    let _alone = ALONE.lock();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.hgd");
+    let mut writer = DatasetWriter::create(&path, &["a".into(), "b".into()]).unwrap();
+    for i in 0..400 {
+        let (h, w) = (20 + i % 9, 24 - i % 5);
+        writer.push(Split::Train, (i % 2) as u32, h, w, &vec![i as u8; 3 * h * w]).unwrap();
+    }
+    writer.finish().unwrap();
+    let dataset = Arc::new(Dataset::open(&path).unwrap());
+    let augment = Augment {
+        flip: true,
+        mixup: 0.4,
+        cutmix: 1.0,
+        crop: Some(RandomCrop::default()),
+        affine: Some(Affine { degrees: 10.0, ..Affine::default() }),
+        jitter: Some(Jitter { contrast: 0.4, hue: 0.1, ..Jitter::default() }),
+        erase: Some(Erase::default()),
+        ..Augment::NONE
+    };
+    let config = LoaderConfig { size: (16, 16), augment, threads: 2, ..LoaderConfig::train(&dataset, 4) };
+    let loader = Loader::new(dataset, config).unwrap();
+    // The first pass checks pages, the first batches of any make what their threads work with.
+    let mut batches = 0;
+    let least = (0..4).map(|number| {
+        let mut epoch = loader.epoch(number, 0).unwrap();
+        epoch.by_ref().take(20).for_each(|batch| drop(batch.unwrap()));
+        let before = COUNT.load(Ordering::Relaxed);
+        batches = epoch.by_ref().map(Result::unwrap).count();
+        COUNT.load(Ordering::Relaxed) - before
+    });
+    assert_eq!(least.min(), Some(0));
+    assert_eq!(batches, 80);
 }

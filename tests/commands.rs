@@ -156,6 +156,107 @@ fn broken_images_are_named_and_the_rest_goes_on() {
 }
 
 #[test]
+fn the_hardest_images_are_named_and_drawn() {
+    let fixture = Fixture::new();
+    let data = ["eval", "model.safetensors", "--data", "a.hgd"];
+    let with = |more: &[&'static str]| [&data[..], more].concat();
+    let top = &fixture.json(&with(&["--top-losses", "3", "--json"]))["top_losses"];
+    // The image with the wrong label: it is dark, and called bright.
+    assert_eq!(
+        (&top[0]["index"], &top[0]["class"], &top[0]["predicted"]),
+        (&3.into(), &"bright".into(), &"dark".into())
+    );
+    let numbers: Vec<f64> = (0..3).map(|i| top[i]["loss"].as_f64().unwrap()).collect();
+    assert!(numbers[0] > numbers[1] && numbers[1] >= numbers[2], "{numbers:?}");
+    // Scores −s, 0.3, s.
+    let s = 2.0 * (1.0 - 10.0 / 127.5f64);
+    let sum = (s / 2.0).exp() + 0.3f64.exp() + (-s / 2.0).exp();
+    assert!((numbers[0] - (sum.ln() + s / 2.0)).abs() < 1e-4, "{numbers:?}");
+    assert!((top[0]["probability"].as_f64().unwrap() - (s / 2.0).exp() / sum).abs() < 1e-4, "{top}");
+    assert_eq!(top.as_array().unwrap().len(), 3);
+    let averaged = &fixture.json(&with(&["--top-losses", "50", "--tta", "1", "--json"]))["top_losses"];
+    assert_eq!((averaged.as_array().unwrap().len(), &averaged[0]["index"]), (12, &3.into()));
+
+    let printed = text(&fixture.run(&with(&["--top-losses", "2", "--out", "hard.png"])).stdout);
+    assert!(printed.contains("highest losses") && printed.contains("hard.png"), "{printed}");
+    assert!(image::open(fixture.path("hard.png")).unwrap().width() > 360);
+    assert_eq!(fixture.run(&with(&["--out", "hard.png"])).status.code(), Some(2));
+}
+
+/// A model with convolutions, of random weights.
+fn with_convolutions(fixture: &Fixture) {
+    let graph = models::build("convnet2", &ModelOptions { classes: 3, ..Default::default() }).unwrap();
+    let params = Params::<f32>::new(&graph, handgrad::rng::Key::new(1)).unwrap();
+    let info = ModelInfo::new(CLASSES, Preprocessing::new((32, 32), [0.5; 3], [0.5; 3]));
+    model_file::save(fixture.path("conv.safetensors"), &graph, &params, &info, &Extra::default()).unwrap();
+}
+
+#[test]
+fn features_are_drawn_of_models_recipes_and_single_operations() {
+    let fixture = Fixture::new();
+    with_convolutions(&fixture);
+    let listed = text(&fixture.run(&["features", "conv.safetensors", "images/a.png"]).stdout);
+    assert!(
+        listed.starts_with("layer") && listed.contains("[16, 16, ") && listed.ends_with("features.png\n"),
+        "{listed}"
+    );
+    assert!(image::open(fixture.path("features.png")).unwrap().width() > 500);
+
+    let untrained = &["features", "woof-xse_resnext18-twist-3x3", "images/a.png", "--size", "64", "--layer"];
+    let twist = "4.0.convpath.0.0";
+    let masks = [&untrained[..], &[twist, "--masks", "m.png", "--channels", "5", "--json"]].concat();
+    let seen = fixture.json(&masks);
+    assert_eq!((&seen["op"], &seen["output"]), (&"twist".into(), &serde_json::json!([16, 16, 128])));
+    assert!(fixture.path("m.png").exists());
+    assert_eq!(fixture.json(&masks)["channels"], seen["channels"]);
+    let other = fixture.json(&[&masks[..], &["--seed", "5"]].concat());
+    assert_ne!(other["channels"], seen["channels"]);
+
+    for op in ["conv3x3", "conv5x5", "conv7x7", "twist", "conv_twist", "conv_twist_free"] {
+        let seen = fixture.json(&["features", op, "images/a.png", "--size", "20", "--channels", "4", "--json"]);
+        assert_eq!(seen["output"], serde_json::json!([20, 20, 4]), "{op}");
+        // The image is flat: so is what a convolution makes of it, away from the padding.
+        assert!(seen["channels"][0]["least"].as_f64() <= seen["channels"][0]["greatest"].as_f64());
+    }
+    let error = |arguments: &[&str]| {
+        let output = fixture.run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        text(&output.stderr)
+    };
+    let near = error(&[&untrained[..], &["4.0.convpath.0.1x"]].concat());
+    assert!(near.contains("did you mean `4.0.convpath.0.1`"), "{near}");
+    assert!(error(&["features", "conv3x3", "images/a.png", "--masks", "m.png"]).contains("a twist layer"));
+    error(&["features", "conv.safetensors", "images/a.png", "--seed", "1"]);
+    error(&["features", "model.safetensors", "images/a.png"]);
+}
+
+#[test]
+fn cam_says_what_speaks_for_a_class() {
+    let fixture = Fixture::new();
+    with_convolutions(&fixture);
+    let cam = fixture.json(&["cam", "conv.safetensors", "images/a.png", "--class", "grey", "--json"]);
+    assert_eq!(cam["class"], "grey");
+    let map = cam["map"].as_array().unwrap();
+    assert!(map.len() > 1 && map.iter().flat_map(|row| row.as_array().unwrap()).all(|v| v.as_f64().unwrap() >= 0.0));
+    assert!(image::open(fixture.path("cam.png")).unwrap().width() > 900);
+    let by_number = fixture.json(&["cam", "conv.safetensors", "images/a.png", "--class", "1", "--json"]);
+    assert_eq!(by_number, cam);
+    let printed = text(&fixture.run(&["cam", "conv.safetensors", "images/a.png", "--out", "c.png"]).stdout);
+    assert!(printed.contains(" %  ") && printed.contains("c.png"), "{printed}");
+
+    for (arguments, hint) in [
+        (&["conv.safetensors", "images/a.png", "--class", "gray"][..], "did you mean `grey`"),
+        (&["conv.safetensors", "images/a.png", "--class", "3"], "0 to 2"),
+        (&["conv.safetensors", "images/a.png", "--layer", "layers"], "without --layer"),
+        (&["model.safetensors", "images/a.png"], "more than one pixel"),
+    ] {
+        let output = fixture.run(&[&["cam"][..], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains(hint), "{arguments:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn summaries_are_of_recipes_and_of_models() {
     let fixture = Fixture::new();
     let result = fixture.json(&["summary", "cifar10-resnet2", "--json"]);

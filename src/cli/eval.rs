@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ndarray::ArrayView3;
 use serde_json::json;
 
 use super::backend::{in_pool, threads};
 use super::out::Out;
 use crate::data::{Dataset, Split};
-use crate::infer::{EvalConfig, Evaluation, Model, evaluate};
+use crate::infer::{EvalConfig, Evaluation, Model, TopLoss, evaluate};
+use crate::io::draw::{self, Cell, Sheet};
 use crate::io::plot;
 use crate::{Error, ErrorKind, Result};
 
@@ -16,6 +18,8 @@ use crate::{Error, ErrorKind, Result};
 const MATRIX: usize = 20;
 /// Up to this many classes there is a picture.
 const PICTURE: usize = 256;
+/// The longer side of an image on the sheet of the highest losses.
+const SIDE: u32 = 180;
 /// Up to this many classes `--json` has the confusion matrix.
 const JSON_MATRIX: usize = 1000;
 
@@ -42,6 +46,12 @@ pub struct Args {
     /// Draw the confusion matrix into this file
     #[arg(long, value_name = "PATH.svg")]
     confusion: Option<PathBuf>,
+    /// Name the N images with the highest losses
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    top_losses: u32,
+    /// Draw the images with the highest losses into this file
+    #[arg(long, value_name = "PNG", requires = "top_losses")]
+    out: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -63,11 +73,20 @@ pub fn run(args: Args) -> Result<()> {
         let e = Error::new(ErrorKind::Usage, "--confusion", format!("a picture of {} classes", classes.len()));
         return Err(e.expected(format!("at most {PICTURE}")).hint("--json has the numbers of up to 1000 classes"));
     }
-    let config = EvalConfig { batch: args.batch as usize, tta: args.tta, seed: args.seed, ..Default::default() };
+    let config = EvalConfig {
+        batch: args.batch as usize,
+        tta: args.tta,
+        seed: args.seed,
+        top_losses: args.top_losses as usize,
+        ..Default::default()
+    };
     let evaluation = in_pool(args.threads, || evaluate(&model, &dataset, &config))?;
     if let Some(path) = &args.confusion {
         let names: Vec<&str> = classes.iter().map(String::as_str).collect();
         plot::confusion(path, &names, &evaluation.confusion(classes.len()))?;
+    }
+    if let Some(path) = &args.out {
+        draw::write_png(path, &hardest(&evaluation, &model, &dataset)?.draw())?;
     }
     let mut out = Out::stdout();
     if args.json {
@@ -76,6 +95,9 @@ pub fn run(args: Args) -> Result<()> {
         out.line(in_text(&evaluation, classes, args.tta))?;
         if let Some(path) = &args.confusion {
             out.line(format_args!("confusion matrix: {}", path.display()))?;
+        }
+        if let Some(path) = &args.out {
+            out.line(format_args!("highest losses: {}", path.display()))?;
         }
     }
     out.flush()
@@ -95,11 +117,26 @@ fn in_json(evaluation: &Evaluation, classes: &[String], tta: u32) -> serde_json:
         let matrix = evaluation.confusion(n);
         matrix.chunks(n).map(<[u64]>::to_vec).collect::<Vec<_>>()
     });
+    let top_losses: Vec<_> = evaluation
+        .top_losses
+        .iter()
+        .map(|TopLoss { index, label, predicted, loss, probability }| {
+            json!({
+                "index": index, "class": name(classes, *label), "predicted": name(classes, *predicted), "loss": loss,
+                "probability": probability,
+            })
+        })
+        .collect();
     let Evaluation { images, accuracy, top5, loss, .. } = evaluation;
     json!({
         "images": images, "accuracy": accuracy, "top5": top5, "loss": loss, "tta": tta,
-        "per_class": per_class, "confusion": confusion,
+        "per_class": per_class, "confusion": confusion, "top_losses": top_losses,
     })
+}
+
+/// A class's name; a model may have outputs that are no class.
+fn name(classes: &[String], class: usize) -> &str {
+    classes.get(class).map_or("no class", String::as_str)
 }
 
 /// `None` where there is no image.
@@ -123,7 +160,36 @@ fn in_text(evaluation: &Evaluation, classes: &[String], tta: u32) -> String {
         text += "\nconfusions (rows: the class, columns: what the model says)\n";
         text += &matrix(evaluation, classes, width);
     }
+    if !evaluation.top_losses.is_empty() {
+        text += &format!("\nhighest losses\n{:>7} {:>8} {:width$}  model says\n", "image", "loss", "class");
+        for TopLoss { index, label, predicted, loss, probability } in &evaluation.top_losses {
+            let (class, predicted) = (name(classes, *label), name(classes, *predicted));
+            text += &format!("{index:>7} {loss:>8.4} {class:width$}  {predicted} {:.1} %\n", 100.0 * probability);
+        }
+    }
     text.trim_end().to_owned()
+}
+
+/// A sheet of the images with the highest losses, as the model sees them.
+fn hardest(evaluation: &Evaluation, model: &Model, dataset: &Dataset) -> Result<Sheet> {
+    let classes = model.classes();
+    let cell = |TopLoss { index, label, predicted, loss, probability }: &TopLoss| {
+        let sample = dataset.sample(dataset.split(Split::Valid)[*index] as usize)?;
+        let pixels = ArrayView3::from_shape((sample.height, sample.width, 3), sample.pixels);
+        let pixels = pixels.map_err(|e| Error::new(ErrorKind::Shape, format!("image {index}"), e))?;
+        let photo = draw::photo(model.fitted(pixels)?.view());
+        let lines = [
+            format!("is {}", name(classes, *label)),
+            format!("said {}", name(classes, *predicted)),
+            format!("p {:.1} %", 100.0 * probability),
+            format!("loss {loss:.2}"),
+            format!("image {index}"),
+        ];
+        Ok(Cell::new(draw::fit(&photo, draw::fitted_size(&photo, SIDE)), lines))
+    };
+    let cells: Vec<Cell> = evaluation.top_losses.iter().map(cell).collect::<Result<_>>()?;
+    let title = format!("The {} highest losses of {} images", cells.len(), evaluation.images);
+    Ok(Sheet { title: vec![title], columns: 0, cells })
 }
 
 /// The confusion matrix with numbered columns.

@@ -1,9 +1,13 @@
 //! The `handgrad` program: one file per subcommand, thin over the library.
 
+mod augment;
 mod backend;
 mod bench;
+mod cam;
 mod eval;
+mod features;
 mod lr_find;
+mod masks;
 mod out;
 mod plan;
 mod predict;
@@ -41,12 +45,18 @@ enum Command {
     Train(train::Args),
     /// Try growing learning rates for a moment, and say which ones look good.
     LrFind(lr_find::Args),
+    /// Draw training images as a recipe changes them.
+    Augment(augment::Args),
     /// Show how a recipe's learning rate and momentum move.
     Schedule(schedule::Args),
     /// Evaluate a model on a dataset.
     Eval(eval::Args),
     /// Classify images.
     Predict(predict::Args),
+    /// Draw what a layer makes of an image.
+    Features(features::Args),
+    /// Draw where in an image something speaks for a class (Grad-CAM).
+    Cam(cam::Args),
     /// List the layers of a recipe's or a file's model.
     Summary(summary::Args),
     /// List the built-in recipes.
@@ -64,9 +74,12 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Train(args) => train::run(args),
         Command::LrFind(args) => lr_find::run(args),
+        Command::Augment(args) => augment::run(args),
         Command::Schedule(args) => schedule::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Features(args) => features::run(args),
+        Command::Cam(args) => cam::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Recipes(args) => recipes::run(args),
         Command::Plan(args) => plan::run(args),

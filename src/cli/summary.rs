@@ -63,7 +63,7 @@ fn graph(args: &Args) -> Result<Graph> {
 }
 
 /// The classes of a recipe's dataset.
-fn classes_of(dataset: &str) -> Result<usize> {
+pub(super) fn classes_of(dataset: &str) -> Result<usize> {
     let path = Path::new(dataset);
     match dataset {
         "synth" => Ok(synth::CLASSES.len()),

@@ -118,7 +118,7 @@ impl Batch {
         &self.buffers.images[..self.len() * self.pool.shape.image_len()]
     }
 
-    /// `[n, outputs]`: one-hot, smoothed if the loader is told so; every row sums to 1.
+    /// `[n, outputs]`: one-hot, smoothed and mixed if the loader is told so; every row sums to 1.
     pub fn targets(&self) -> ArrayView2<'_, f32> {
         view(ArrayView2::from_shape((self.len(), self.pool.shape.outputs), self.targets_slice()))
     }
@@ -128,7 +128,8 @@ impl Batch {
         &self.buffers.targets[..self.len() * self.pool.shape.outputs]
     }
 
-    /// The class of each image.
+    /// The class of each image; of the one with the larger part where two are mixed by MixUp, of the one outside the box
+    /// where they are by CutMix.
     pub fn labels(&self) -> &[u32] {
         &self.buffers.labels
     }

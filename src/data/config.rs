@@ -85,7 +85,8 @@ impl LoaderConfig {
         let one = floats.saturating_mul(size_of::<f32>()).saturating_add(of_image * batch);
         let batches = self.prefetch.saturating_add(1).saturating_mul(one);
         let threads = self.threads.min(samples.div_ceil(batch.max(1)));
-        let desks = threads.saturating_mul(Desk::bytes_for(self, self.largest_sides(dataset)));
+        let desk = Desk::bytes_for(self, self.largest_sides(dataset), batch, self.outputs);
+        let desks = threads.saturating_mul(desk);
         batches.saturating_add(2 * size_of::<u32>() * samples).saturating_add(desks)
     }
 

@@ -15,8 +15,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// Hands out the batches of any epoch of a dataset.
 ///
-/// A batch's content depends on (seed, run, epoch, sample) only: not on the number of threads, nor on which epochs
-/// or batches were read before.
+/// A batch's content depends on (seed, run, epoch, sample) only, and on its number where images are mixed or erased: not
+/// on the number of threads, nor on which epochs or batches were read before.
 ///
 /// ```
 /// # fn main() -> handgrad::Result<()> {
@@ -85,6 +85,28 @@ impl Loader {
     /// Bytes of what it keeps in memory: see [`LoaderConfig::bytes`].
     pub fn bytes(&self) -> usize {
         self.source.config.bytes(&self.source.dataset)
+    }
+
+    /// The batch that these samples of the split would be, in this epoch and as its batch of this number: to look at, since
+    /// a training loop gets its batches from [`Loader::epoch`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for no samples, more than a batch holds, or one that the split does not have.
+    pub fn prepare(&self, epoch: u64, number: usize, samples: &[u32]) -> Result<Batch> {
+        let Source { dataset, config, pool, key, .. } = &*self.source;
+        if !(1..=pool.shape.batch).contains(&samples.len()) {
+            let e = Error::new(ErrorKind::Usage, "samples", format!("{} of them", samples.len()));
+            return Err(e.expected(format!("1 to {}", pool.shape.batch)));
+        }
+        for &i in samples {
+            let split = dataset.sample(i as usize)?.split;
+            if split != config.split {
+                let e = Error::new(ErrorKind::Usage, format!("sample {i}"), format!("of the split {split}"));
+                return Err(e.expected(format!("one of the split {}", config.split)));
+            }
+        }
+        let buffers = self.source.fill(key.with(epoch), number, samples, &mut self.source.desk()?)?;
+        Ok(Batch::new(buffers, Arc::clone(pool)))
     }
 
     /// The batches of an epoch from `first_batch` on (to resume inside an epoch). Its threads start now and end
@@ -198,7 +220,7 @@ impl Shared {
         let size = self.source.pool.shape.batch;
         let start = batch * size;
         let samples = &self.order[start..self.order.len().min(start + size)];
-        self.source.fill(self.key, samples, desk)
+        self.source.fill(self.key, batch, samples, desk)
     }
 }
 

@@ -331,3 +331,69 @@ fn a_framed_image_can_be_padded_and_cut() {
         assert_eq!(found, 1, "image {i}");
     }
 }
+
+/// Everything that changes images or batches.
+fn all_changes() -> Augment {
+    Augment {
+        pad: 2,
+        flip: true,
+        mixup: 0.4,
+        cutmix: 1.0,
+        affine: Some(Affine { p: 0.7, degrees: 20.0, translate: 0.1, scale: [0.8, 1.2], ..Affine::default() }),
+        jitter: Some(Jitter { brightness: 0.4, hue: 0.1, ..Jitter::default() }),
+        erase: Some(Erase { p: 0.5, ..Erase::default() }),
+        ..Augment::NONE
+    }
+}
+
+#[test]
+fn changes_of_batches_depend_on_no_thread_count_and_no_history() {
+    let (_folder, dataset) = dataset(203);
+    let config = |threads, prefetch| LoaderConfig {
+        augment: all_changes(),
+        label_smoothing: 0.1,
+        threads,
+        prefetch,
+        ..config(&dataset)
+    };
+    let one = Loader::new(Arc::clone(&dataset), config(1, 1)).unwrap();
+    let many = Loader::new(Arc::clone(&dataset), config(7, 5)).unwrap();
+    let (first, second) = (read(&one, 3, 0), read(&one, 4, 0));
+    assert_eq!(first, read(&many, 3, 0));
+    assert_eq!(second[9..], read(&many, 4, 9));
+    assert_eq!(first, read(&one, 3, 0));
+    for (samples, labels, images, targets) in &first {
+        assert!(images.iter().all(|v| v.is_finite()) && samples.len() == labels.len());
+        for target in targets.chunks_exact(5) {
+            assert!((target.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{target:?}");
+            assert!(target.iter().all(|&v| v >= 0.0199), "{target:?}");
+        }
+    }
+    assert!(first.iter().any(|c| c.3.chunks_exact(5).any(|t| t.iter().filter(|v| **v > 0.03).count() == 2)));
+    // A batch by itself, and the same samples under another number.
+    let samples = &first[4].0;
+    let alone = |number| many.prepare(3, number, samples).unwrap();
+    assert_eq!(alone(4).images_slice(), first[4].2);
+    assert_eq!(alone(4).targets_slice(), first[4].3);
+    assert_ne!(alone(5).targets_slice(), first[4].3);
+    for wrong in [&[][..], &[u32::MAX], &dataset.split(Split::Valid)[..1], &[0; 17]] {
+        assert_eq!(many.prepare(0, 0, wrong).unwrap_err().kind(), ErrorKind::Usage);
+    }
+}
+
+#[test]
+fn colours_and_maps_come_before_normalisation() {
+    let (_folder, dataset) = dataset(40);
+    let normalise = Normalise { mean: [0.5, 0.25, 0.125], std: [0.25, 0.5, 2.0] };
+    let images = |normalise| {
+        let augment = Augment { mixup: 0.0, cutmix: 0.0, erase: None, ..all_changes() };
+        let config = LoaderConfig { augment, normalise, ..config(&dataset) };
+        read(&Loader::new(Arc::clone(&dataset), config).unwrap(), 0, 0).remove(0).2
+    };
+    let (plain, normalised) = (images(Normalise::NONE), images(normalise));
+    assert!(plain.iter().all(|v| (-1e-6..1.000001).contains(v)));
+    for (i, (plain, normalised)) in plain.iter().zip(normalised).enumerate() {
+        let expected = (plain - normalise.mean[i % 3]) / normalise.std[i % 3];
+        assert!((normalised - expected).abs() < 1e-5, "{i}");
+    }
+}

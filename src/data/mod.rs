@@ -21,7 +21,7 @@ mod prepare;
 pub mod synth;
 mod writer;
 
-pub use augment::{Augment, Normalise, RandomCrop};
+pub use augment::{Affine, Augment, Erase, Jitter, Normalise, Outside, RandomCrop};
 pub use batch::Batch;
 pub use config::LoaderConfig;
 pub use dataset::{Dataset, Sample};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::LoaderConfig;
-use super::augment::{PixelTable, place};
+use super::augment::{Mixer, Normalise, PixelTable, Rows, place};
 use super::batch::{Buffers, Pool};
 use super::dataset::{Dataset, Sample};
 use super::order::Sampler;
@@ -21,6 +21,8 @@ pub(super) struct Source {
     pub key: Key,
     table: PixelTable,
     tone: Tone,
+    /// What `table` and `tone` leave to be done, as factor and summand of each channel.
+    finish: Option<[[f32; 2]; 3]>,
     /// Of any image of the split.
     largest: (usize, usize),
 }
@@ -31,22 +33,27 @@ pub(super) struct Desk {
     resampler: Resampler,
     /// An image between two passes, where one is not enough.
     image: Vec<f32>,
+    mixer: Mixer,
 }
 
 impl Desk {
     /// Whether an image is resampled first and placed afterwards.
-    fn needs_image(config: &LoaderConfig) -> bool {
+    fn places_later(config: &LoaderConfig) -> bool {
         config.resamples() && config.augment.pad > 0
     }
 
     fn image_len(config: &LoaderConfig) -> usize {
-        if Desk::needs_image(config) { 3 * config.size.0 * config.size.1 } else { 0 }
+        let augment = &config.augment;
+        let needed = Desk::places_later(config) || augment.affine.is_some() || augment.mixes();
+        if needed { 3 * config.size.0 * config.size.1 } else { 0 }
     }
 
-    /// The bytes of a desk for images of up to this size.
-    pub fn bytes_for(config: &LoaderConfig, largest: (usize, usize)) -> usize {
+    /// The bytes of a desk for images of up to the size `largest`, `batch` of them with targets of `outputs` numbers.
+    pub fn bytes_for(config: &LoaderConfig, largest: (usize, usize), batch: usize, outputs: usize) -> usize {
         let resampler = if config.resamples() { Resampler::bytes_for(largest, config.size) } else { 0 };
-        resampler + size_of::<f32>() * Desk::image_len(config) + size_of::<usize>() * config.size.1
+        let mixer = if config.augment.mixes() { Mixer::bytes_for(batch, outputs) } else { 0 };
+        let image = size_of::<f32>() * Desk::image_len(config) + size_of::<usize>() * config.size.1;
+        resampler.saturating_add(image).saturating_add(mixer)
     }
 }
 
@@ -54,12 +61,15 @@ impl Source {
     pub fn new(dataset: Arc<Dataset>, config: LoaderConfig, sampler: Sampler, pool: Arc<Pool>) -> Result<Self> {
         // Machines that cannot resample are told now, not by a thread.
         Resampler::new()?;
-        let normalise = &config.normalise;
+        // Colours are changed before normalisation.
+        let later = config.augment.changes_pixels();
+        let normalise = if later { &Normalise::NONE } else { &config.normalise };
+        let finish = (later && config.normalise != Normalise::NONE).then(|| config.normalise.as_line());
         let table = PixelTable::new(normalise);
         let tone = Tone::normalised(normalise.mean.map(f64::from), normalise.std.map(f64::from));
         let key = config.key.with_name("data").with(config.run);
         let largest = config.largest_sides(&dataset);
-        Ok(Source { dataset, config, sampler, pool, key, table, tone, largest })
+        Ok(Source { dataset, config, sampler, pool, key, table, tone, finish, largest })
     }
 
     /// A desk for one thread.
@@ -75,7 +85,11 @@ impl Source {
             return Err(e.hint("use smaller images"));
         }
         image.resize(len, 0.0);
-        Ok(Desk { columns: Vec::with_capacity(self.config.size.1), resampler, image })
+        let mut mixer = Mixer::default();
+        if self.config.augment.mixes() {
+            mixer.reserve(self.pool.shape.batch, self.pool.shape.outputs);
+        }
+        Ok(Desk { columns: Vec::with_capacity(self.config.size.1), resampler, image, mixer })
     }
 
     pub fn steps(&self) -> usize {
@@ -83,8 +97,8 @@ impl Source {
         if self.config.drop_last { n / batch } else { n.div_ceil(batch) }
     }
 
-    /// Prepares the batch of these samples.
-    pub fn fill(&self, epoch: Key, samples: &[u32], desk: &mut Desk) -> Result<Buffers> {
+    /// Prepares the batch of these samples, which has this number in the epoch.
+    pub fn fill(&self, epoch: Key, number: usize, samples: &[u32], desk: &mut Desk) -> Result<Buffers> {
         let mut buffers = self.pool.take()?;
         let shape = &self.pool.shape;
         buffers.labels.clear();
@@ -101,11 +115,42 @@ impl Source {
             target[sample.label as usize] = 1.0 - smoothing + off;
             buffers.labels.push(sample.label);
         }
+        self.change_batch(epoch.with_name("batch").with(number as u64), &mut buffers, desk);
         Ok(buffers)
+    }
+
+    /// What happens to the images of a batch together.
+    fn change_batch(&self, key: Key, buffers: &mut Buffers, desk: &mut Desk) {
+        let shape = &self.pool.shape;
+        let n = buffers.labels.len();
+        let images = &mut buffers.images[..n * shape.image_len()];
+        let rows = Rows { n, images, targets: &mut buffers.targets[..n * shape.outputs] };
+        self.config.augment.change_batch(key, shape, rows, &mut desk.image, &mut desk.mixer);
     }
 
     /// Writes the image that `key` makes of a sample.
     fn image(&self, sample: &Sample<'_>, key: Key, desk: &mut Desk, out: &mut [f32]) {
+        self.framed(sample, key, desk, out);
+        let LoaderConfig { augment, size, .. } = &self.config;
+        if let Some(affine) = &augment.affine
+            && let Some(map) = affine.draw(key, *size)
+        {
+            desk.image.copy_from_slice(out);
+            map.apply(&desk.image, *size, affine.outside, out);
+        }
+        if let Some(jitter) = &augment.jitter {
+            jitter.apply(key, out);
+        }
+        if let Some(line) = &self.finish {
+            let finish = |pixel: &mut [f32; 3]| {
+                pixel.iter_mut().zip(line).for_each(|(value, [factor, summand])| *value = *value * factor + summand);
+            };
+            out.as_chunks_mut().0.iter_mut().for_each(finish);
+        }
+    }
+
+    /// Writes a sample at the batch's size, cut, moved and mirrored.
+    fn framed(&self, sample: &Sample<'_>, key: Key, desk: &mut Desk, out: &mut [f32]) {
         let LoaderConfig { augment, size, framing, .. } = &self.config;
         let placement = augment.draw(key);
         if !self.config.resamples() {
@@ -117,7 +162,7 @@ impl Source {
             Some(crop) => Frame::of(crop.draw(key, stored), *size),
             None => framing.frame_of(stored, *size),
         };
-        if Desk::needs_image(&self.config) {
+        if Desk::places_later(&self.config) {
             desk.resampler.fill(sample.pixels, sample.width, &frame, &self.tone, &mut desk.image);
             place(&desk.image, *size, placement, &mut desk.columns, out, |to, pixel| *to = *pixel);
         } else {

@@ -22,15 +22,17 @@ pub struct EvalConfig {
     pub batch: usize,
     /// Augmented passes whose probabilities are averaged with those of the plain pass.
     pub tta: u32,
-    /// The augmentation of those passes.
+    /// The augmentation of those passes; what changes whole batches is left out.
     pub augment: Augment,
     /// The seed of the augmentation.
     pub seed: u64,
+    /// How many of the images with the highest losses to name.
+    pub top_losses: usize,
 }
 
 impl Default for EvalConfig {
     fn default() -> Self {
-        EvalConfig { split: Split::Valid, batch: 256, tta: 0, augment: Augment::CIFAR, seed: 0 }
+        EvalConfig { split: Split::Valid, batch: 256, tta: 0, augment: Augment::CIFAR, seed: 0, top_losses: 0 }
     }
 }
 
@@ -48,6 +50,23 @@ pub struct Evaluation {
     /// How often each (class, prediction) occurred; predictions that are no class are outputs without a name.
     #[serde(skip)]
     pub pairs: BTreeMap<(usize, usize), u64>,
+    /// The images with the highest losses, the highest first: as many as were asked for.
+    pub top_losses: Vec<TopLoss>,
+}
+
+/// An image that a model finds hard.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TopLoss {
+    /// Its place in the split.
+    pub index: usize,
+    /// Its class.
+    pub label: usize,
+    /// The most probable class.
+    pub predicted: usize,
+    /// −log p of its class.
+    pub loss: f64,
+    /// How probable the most probable class is.
+    pub probability: f64,
 }
 
 impl Evaluation {
@@ -77,11 +96,12 @@ impl Evaluation {
 pub fn evaluate(model: &Model, dataset: &Arc<Dataset>, config: &EvalConfig) -> Result<Evaluation> {
     check_classes(model, dataset)?;
     let mut session = model.session(config.batch.min(dataset.split(config.split).len().max(1)))?;
-    let mut sums = Sums::default();
+    let mut sums = Sums { most: config.top_losses, ..Sums::default() };
     if config.tta == 0 {
-        pass(&mut session, dataset, config, 0, |_, scores, label| {
+        pass(&mut session, dataset, config, 0, |i, scores, label| {
             let (largest, log_sum) = log_sum_exp(scores.iter().copied());
-            sums.add(scores, label, largest + log_sum - f64::from(scores[label]));
+            let loss = largest + log_sum - f64::from(scores[label]);
+            sums.add(i, scores, label, (loss, (-log_sum).exp()));
         })?;
         return Ok(sums.finish());
     }
@@ -98,7 +118,8 @@ pub fn evaluate(model: &Model, dataset: &Arc<Dataset>, config: &EvalConfig) -> R
             if augmented == config.tta {
                 // A probability can round to 0, its logarithm would be infinite.
                 let loss = -f64::from(mean[label]).max(f64::MIN_POSITIVE).ln();
-                sums.add(ArrayView1::from(&*mean), label, loss);
+                let most = mean.iter().fold(0.0, |most: f32, &p| most.max(p));
+                sums.add(i, ArrayView1::from(&*mean), label, (loss, most.into()));
             }
         })?;
     }
@@ -120,7 +141,7 @@ fn pass(
         size: preprocessing.size,
         framing: preprocessing.framing,
         normalise: Normalise { mean: as_f32(preprocessing.mean), std: as_f32(preprocessing.std) },
-        augment: if augmented == 0 { Augment::NONE } else { config.augment },
+        augment: if augmented == 0 { Augment::NONE } else { config.augment.of_images() },
         key: Key::new(config.seed).with_name("tta"),
         run: u64::from(augmented),
         ..LoaderConfig::valid(dataset, config.batch)
@@ -160,11 +181,15 @@ struct Sums {
     correct5: u64,
     loss: f64,
     pairs: BTreeMap<(usize, usize), u64>,
+    /// The highest losses so far, and how many are wanted.
+    top: Vec<TopLoss>,
+    most: usize,
 }
 
 impl Sums {
-    /// Counts an image; among equal scores the class with the lowest number comes first, as in an argmax.
-    fn add(&mut self, scores: ArrayView1<'_, f32>, label: usize, loss: f64) {
+    /// Counts an image with its loss and its highest probability; among equal scores the class with the lowest number
+    /// comes first, as in an argmax.
+    fn add(&mut self, index: usize, scores: ArrayView1<'_, f32>, label: usize, (loss, probability): (f64, f64)) {
         let best = (0..scores.len()).fold(0, |best, c| if scores[c] > scores[best] { c } else { best });
         let ahead = |c: &usize| scores[*c] > scores[label] || (scores[*c] == scores[label] && *c < label);
         self.images += 1;
@@ -172,6 +197,12 @@ impl Sums {
         self.correct5 += u64::from((0..scores.len()).filter(ahead).count() < 5);
         self.loss += loss;
         *self.pairs.entry((label, best)).or_default() += 1;
+        // Of equal losses the first image comes first.
+        let rank = self.top.partition_point(|other| other.loss >= loss);
+        if rank < self.most {
+            self.top.insert(rank, TopLoss { index, label, predicted: best, loss, probability });
+            self.top.truncate(self.most);
+        }
     }
 
     fn finish(self) -> Evaluation {
@@ -182,6 +213,7 @@ impl Sums {
             top5: share(self.correct5 as f64),
             loss: share(self.loss),
             pairs: self.pairs,
+            top_losses: self.top,
         }
     }
 }

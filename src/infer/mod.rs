@@ -2,6 +2,8 @@
 //!
 //! - [`Model`] is a cheap handle on weights that any number of threads share.
 //! - [`Model::predict`] classifies one image of any size.
+//! - [`Model::grad_cam`] says where in an image something speaks for a class, [`Model::features`] what a layer makes of
+//!   it.
 //! - [`Model::session`] gives a [`Session`]: memory for batches of up to some size, which predicts without allocating.
 //!
 //! Work runs on the current rayon pool: the global one, or the host's own where it calls from inside
@@ -9,6 +11,7 @@
 
 #[cfg(feature = "train")]
 mod evaluate;
+mod explain;
 mod model;
 #[cfg(feature = "image")]
 mod picture;
@@ -17,10 +20,11 @@ mod resize;
 mod session;
 
 #[cfg(feature = "train")]
-pub use evaluate::{EvalConfig, Evaluation, evaluate};
+pub use evaluate::{EvalConfig, Evaluation, TopLoss, evaluate};
+pub use explain::Cam;
 pub use model::Model;
 #[cfg(feature = "cli")]
-pub(crate) use picture::pixels;
+pub(crate) use picture::{open_image, pixels};
 pub use prediction::{ClassProbability, Prediction};
 pub use resize::{framed, resized};
 pub use session::Session;

@@ -67,7 +67,7 @@ impl Model {
     /// Kind [`ErrorKind::Shape`] where the parts do not fit each other.
     pub fn from_parts<E: Real>(graph: &Graph, params: &Params<E>, info: ModelInfo) -> Result<Self> {
         let mut own = Params::without_grads(graph)?;
-        if !own.is_laid_out_as(params) {
+        if !params.are_of(graph) {
             let e = Error::new(ErrorKind::Shape, "model", "parameters of another graph");
             return Err(e.expected("the parameters that the graph names"));
         }

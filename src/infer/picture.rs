@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use image::DynamicImage;
+use image::{DynamicImage, RgbImage};
 use ndarray::ArrayView3;
 
 use super::{Model, Prediction};
@@ -26,15 +26,18 @@ impl Model {
     /// # Errors
     /// Kind [`ErrorKind::Format`] for a file that is no image or broken, and as [`Model::predict`].
     pub fn predict_path(&self, path: impl AsRef<Path>) -> Result<Prediction> {
-        let path = path.as_ref();
-        let image = picture::read(path).and_then(|bytes| picture::decode(&bytes));
-        let image = image.map_err(|why| Error::new(ErrorKind::Format, path.display(), why))?;
-        self.predict(&pixels(&image)?)
+        self.predict(&pixels(&open_image(path.as_ref())?)?)
     }
 }
 
+/// Reads and decodes an image file.
+pub(crate) fn open_image(path: &Path) -> Result<RgbImage> {
+    let image = picture::read(path).and_then(|bytes| picture::decode(&bytes));
+    image.map_err(|why| Error::new(ErrorKind::Format, path.display(), why))
+}
+
 /// The image as `[height, width, 3]`.
-pub(crate) fn pixels(image: &image::RgbImage) -> Result<ArrayView3<'_, u8>> {
+pub(crate) fn pixels(image: &RgbImage) -> Result<ArrayView3<'_, u8>> {
     let dim = (image.height() as usize, image.width() as usize, 3);
     // The image's buffer may be longer than its pixels, never shorter.
     let bytes = image.as_raw().get(..dim.0 * dim.1 * dim.2).unwrap_or_default();

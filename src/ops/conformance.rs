@@ -41,6 +41,8 @@ pub enum Run {
     TrainForward,
     /// Forward and backward.
     Train,
+    /// Forward with evaluation statistics, and backward.
+    EvalBackward,
 }
 
 /// Random operands of a case.
@@ -110,7 +112,8 @@ fn dim(shape: Shape, n: usize) -> (usize, usize, usize, usize) {
 
 /// Runs a case on a backend. Whatever a kernel has to write starts as NaN.
 pub fn run<B: Host>(case: &Case, operands: &Operands, run: Run, delivery: Delivery) -> Passes {
-    let training = run != Run::Eval;
+    let training = matches!(run, Run::Train | Run::TrainForward);
+    let saves = run != Run::Eval;
     let op = case.op.op();
     let kernel = B::kernel(op);
     let (n, output) = (case.batch, operands.output);
@@ -127,7 +130,7 @@ pub fn run<B: Host>(case: &Case, operands: &Operands, run: Run, delivery: Delive
     let empty = || ArrayView4::from_shape((0, 0, 0, 0), &[][..]).expect("empty");
 
     // An op may take the input's place unless it keeps the input for a backward pass.
-    let in_place = delivery == Delivery::InPlace && op.in_place().forward && !(training && op.keeps().inputs);
+    let in_place = delivery == Delivery::InPlace && op.in_place().forward && !(saves && op.keeps().inputs);
     let mut y = if in_place { x[0].clone() } else { poison(output.len() * n) };
     let views = x.iter().zip(&case.inputs).enumerate();
     kernel.forward(Forward {
@@ -138,11 +141,11 @@ pub fn run<B: Host>(case: &Case, operands: &Operands, run: Run, delivery: Delive
         in_place,
         params: params.iter().map(Vec::as_slice).collect(),
         states: states.iter_mut().map(Vec::as_mut_slice).collect(),
-        saved: if training { saved.iter_mut().map(Vec::as_mut_slice).collect() } else { Default::default() },
+        saved: if saves { saved.iter_mut().map(Vec::as_mut_slice).collect() } else { Default::default() },
         scratch: &mut scratch,
     });
     let mut passes = Passes { y: wide(&y), states: states.iter().map(|s| wide(s)).collect(), ..Passes::default() };
-    if run != Run::Train {
+    if !matches!(run, Run::Train | Run::EvalBackward) {
         return passes;
     }
 
@@ -169,6 +172,7 @@ pub fn run<B: Host>(case: &Case, operands: &Operands, run: Run, delivery: Delive
     let dy_dim = if over_dy { (0, 0, 0, 0) } else { dim(output, n) };
     let keeps = op.keeps();
     kernel.backward(Backward {
+        training,
         key,
         x: if keeps.inputs {
             x.iter().zip(&case.inputs).map(|(x, &shape)| view(shape, &x[..])).collect()
@@ -179,7 +183,7 @@ pub fn run<B: Host>(case: &Case, operands: &Operands, run: Run, delivery: Delive
         dy: ArrayViewMut4::from_shape(dy_dim, &mut dy[..]).expect("sizes fit"),
         dx: grads.collect(),
         params: params.iter().map(Vec::as_slice).collect(),
-        dparams: dparams.iter_mut().map(|values| ParamGrad { values, add, needed: true }).collect(),
+        dparams: dparams.iter_mut().map(|values| ParamGrad { values, add }).collect(),
         saved: saved.iter().map(Vec::as_slice).collect(),
         scratch: &mut scratch,
     });
@@ -199,25 +203,38 @@ pub fn run<B: Host>(case: &Case, operands: &Operands, run: Run, delivery: Delive
 /// Compares the reference's gradients with central differences of Σ y·dy, at 6 to 60 elements of each operand (the
 /// more, the smaller the case). Elements at a kink (where left and right difference disagree) are skipped, at most a third of them.
 ///
+/// Likewise with evaluation statistics, where those make another output; else the gradients are the same.
+///
 /// # Errors
 /// The first element that differs, as text.
 pub fn check_gradients(case: &Case) -> Result<(), String> {
     let mut operands = Operands::random(case, 1);
-    let passes = run::<Reference>(case, &operands, Run::Train, Delivery::Write);
+    let trained = run::<Reference>(case, &operands, Run::Train, Delivery::Write);
+    let evaluated = run::<Reference>(case, &operands, Run::EvalBackward, Delivery::Write);
+    if trained.y != evaluated.y {
+        check_passes(case, &operands, &evaluated, Run::Eval).map_err(|e| format!("evaluation: {e}"))?;
+    } else if trained.dx != evaluated.dx || trained.dparams != evaluated.dparams {
+        return Err(format!("{}: evaluation has the output of training, and other gradients", case.name()));
+    }
     let pass = if case.constant_state {
-        operands.states = passes.states.clone();
+        operands.states = trained.states.clone();
         Run::Eval
     } else {
         Run::TrainForward
     };
+    check_passes(case, &operands, &trained, pass)
+}
+
+/// Compares the gradients of `passes` with differences of the forward pass `pass`.
+fn check_passes(case: &Case, operands: &Operands, passes: &Passes, pass: Run) -> Result<(), String> {
     let loss = |operands: &Operands| -> f64 {
         let y = run::<Reference>(case, operands, pass, Delivery::Write).y;
         y.iter().zip(&operands.dy).map(|(y, dy)| y * dy).sum()
     };
-    let middle = loss(&operands);
-    let trained: f64 = passes.y.iter().zip(&operands.dy).map(|(y, dy)| y * dy).sum();
-    if (trained - middle).abs() > 1e-9 * passes.y.iter().fold(1.0, |m: f64, y| m.max(y.abs())) {
-        return Err(format!("{}: Σ y·dy is {trained} in training, {middle} in the pass to differentiate", case.name()));
+    let middle = loss(operands);
+    let before: f64 = passes.y.iter().zip(&operands.dy).map(|(y, dy)| y * dy).sum();
+    if (before - middle).abs() > 1e-9 * passes.y.iter().fold(1.0, |m: f64, y| m.max(y.abs())) {
+        return Err(format!("{}: Σ y·dy is {before} in the passes, {middle} in that to differentiate", case.name()));
     }
     let (mut checked, mut skipped) = (0, 0);
     let cost = case.batch as u64 * case.op.op().flops(&case.inputs, operands.output) + operands.dy.len() as u64;
@@ -272,7 +289,7 @@ pub fn check_gradients(case: &Case) -> Result<(), String> {
 /// The first tensor that differs, as text.
 pub fn compare<B: Host>(case: &Case, tolerance: f64) -> Result<(), String> {
     let operands = Operands::random(case, 2);
-    for passes in [Run::Train, Run::Eval] {
+    for passes in [Run::Train, Run::Eval, Run::EvalBackward] {
         let truth = run::<Reference>(case, &operands, passes, Delivery::Write);
         for delivery in [Delivery::Write, Delivery::Add, Delivery::InPlace] {
             let ours = run::<B>(case, &operands, passes, delivery);

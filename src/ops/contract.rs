@@ -52,7 +52,7 @@ pub trait Op: fmt::Debug + Send + Sync {
         Keeps::NOTHING
     }
 
-    /// Tensors that the training forward pass leaves for the backward pass.
+    /// Tensors that the forward pass leaves for the backward pass.
     fn saved(&self, _inputs: &[Shape], _output: Shape) -> Vec<Saved> {
         Vec::new()
     }
@@ -78,7 +78,7 @@ pub trait Kernel<B: Host>: Sync {
         0
     }
 
-    /// Writes `y` (and, in training, `saved` and `states`).
+    /// Writes `y`, `saved` where a backward pass follows, and `states` in training.
     fn forward(&self, io: Forward<'_, B::Elem>);
 
     /// Writes or adds the gradients of inputs and parameters.
@@ -307,7 +307,7 @@ impl InPlace {
 
 /// What a forward pass reads and writes.
 pub struct Forward<'a, E> {
-    /// A training pass: saves for backward, updates state, drops out.
+    /// A training pass: updates state, drops out.
     pub training: bool,
     /// Names the randomness of this node in this step.
     pub key: Key,
@@ -321,7 +321,7 @@ pub struct Forward<'a, E> {
     pub params: ArrayVec<&'a [E], MAX_PARAMS>,
     /// State, in the order of [`Op::states`].
     pub states: ArrayVec<&'a mut [E], MAX_PARAMS>,
-    /// Tensors for backward, in the order of [`Op::saved`]; empty unless `training`.
+    /// Tensors for backward, in the order of [`Op::saved`]; empty where no backward pass follows.
     pub saved: ArrayVec<&'a mut [E], MAX_PARAMS>,
     /// Working memory of [`Kernel::scratch`] elements.
     pub scratch: &'a mut [E],
@@ -329,6 +329,8 @@ pub struct Forward<'a, E> {
 
 /// What a backward pass reads and writes.
 pub struct Backward<'a, E> {
+    /// Whether the forward pass was one of training. Else its statistics were constants, and nothing dropped out.
+    pub training: bool,
     /// The key that the forward pass had.
     pub key: Key,
     /// Inputs, empty unless [`Op::keeps`] asks for them.
@@ -392,8 +394,6 @@ pub struct ParamGrad<'a, E> {
     pub values: &'a mut [E],
     /// Add to it (another use of a shared weight, an accumulated micro-batch) instead of overwriting it.
     pub add: bool,
-    /// Somebody reads it. Where nobody does, since the parameter is frozen, a kernel may leave it, to save work.
-    pub needed: bool,
 }
 
 impl<E: Copy + std::ops::AddAssign> ParamGrad<'_, E> {

@@ -97,4 +97,4 @@ register! {
 pub use adaptive_pool::Reduce;
 pub use batch_norm::Statistics;
 pub use conv_twist::{GroupOrder, Twisting};
-pub use twist::{Coordinates, TwistGradient};
+pub use twist::{Coordinates, Disc, TwistGradient};

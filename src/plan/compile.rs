@@ -1,7 +1,7 @@
 //! From graph to plan: order, liveness, in-place aliases, offsets, and a check that no step gets overlapping operands.
 
 use super::arena::ALIGN;
-use super::{Buffer, DparamPlace, DxPlace, Mode, Pass, Place, Plan, Step};
+use super::{Buffer, DxPlace, Explained, Mode, Pass, Place, Plan, Step};
 use crate::backend::Host;
 use crate::graph::{Graph, Node, NodeId, Shape, Source};
 use crate::ops::Op;
@@ -12,29 +12,35 @@ impl Plan {
     ///
     /// # Errors
     /// Kind [`ErrorKind::Shape`] where the output is no vector of class scores (modes with a loss), kind
-    /// [`ErrorKind::Usage`] for a batch of 0 or one whose buffers exceed 2^62 bytes.
+    /// [`ErrorKind::Usage`] for a batch of 0 or one whose buffers exceed 2^62 bytes, and for an explained node that is
+    /// no layer on the way to the output.
     pub fn compile<B: Host>(graph: &Graph, max_batch: usize, mode: Mode) -> Result<Plan> {
         if max_batch == 0 || max_batch > 1 << 20 {
             return Err(Error::new(ErrorKind::Usage, "batch", max_batch).expected("1 to 1,048,576 images"));
         }
         let logits = graph.output();
-        let graph = if mode == Mode::Infer { graph.clone() } else { graph.with_loss()? };
+        if let Mode::Explain(layer) = mode {
+            check_explained(graph, layer)?;
+        }
+        let graph = if mode.has_loss() { graph.with_loss()? } else { graph.clone() };
         let mut compiler = Compiler::new(&graph, logits, mode);
         compiler.forward::<B>(max_batch);
-        if mode == Mode::Train {
+        if matches!(mode, Mode::Train | Mode::Explain(_)) {
             compiler.backward::<B>(max_batch);
         }
+        let explained = compiler.explained();
         let Compiler { places, gradients, mut buffers, steps, .. } = compiler;
         let arena_len = lay_out(&mut buffers, max_batch)?;
         let output = graph.output().0;
         let loss = match places[output] {
-            Some(Place::Buffer(b)) if mode != Mode::Infer => Some(b),
+            Some(Place::Buffer(b)) if mode.has_loss() => Some(b),
             _ => None,
         };
         let plan = Plan {
             logits: places[logits.0].expect("the output is alive"),
             loss,
-            dloss: gradients[output],
+            dlast: gradients[output],
+            explained,
             mode,
             max_batch,
             element_bytes: size_of::<B::Elem>(),
@@ -89,9 +95,12 @@ impl Plan {
 struct Compiler<'g> {
     graph: &'g Graph,
     mode: Mode,
-    /// Forward step of each node, backward step of each node that has one.
+    /// Forward step of each node, backward step of each node that has one, and how many there are.
     forward_at: Vec<Option<usize>>,
     backward_at: Vec<Option<usize>>,
+    end: usize,
+    /// The nodes whose outputs' gradients are computed.
+    needs_gradient: Vec<bool>,
     /// The last step that reads each node's output.
     last_read: Vec<usize>,
     places: Vec<Option<Place>>,
@@ -112,17 +121,21 @@ impl<'g> Compiler<'g> {
             forward_at[i] = Some(end);
             end += 1;
         }
+        // In training everything behind a parameter, else everything behind the layer that is explained.
+        let begins = |i: usize, node: &Node| match mode {
+            Mode::Train => !node.params.is_empty(),
+            Mode::Explain(layer) => i == layer.0,
+            Mode::Eval | Mode::Infer => false,
+        };
+        let mut needs_gradient = vec![false; nodes.len()];
+        for (i, node) in nodes.iter().enumerate() {
+            needs_gradient[i] = begins(i, node) || node.inputs.iter().any(|input| needs_gradient[input.0]);
+        }
+        let goes_back = |i: usize| alive[i] && needs_gradient[i] && mode != Mode::Explain(NodeId(i));
         let mut backward_at = vec![None; nodes.len()];
-        if mode == Mode::Train {
-            let mut needs_gradient = vec![false; nodes.len()];
-            for (i, node) in nodes.iter().enumerate() {
-                let trained = node.params.iter().any(|&p| !graph.params()[p].frozen);
-                needs_gradient[i] = trained || node.inputs.iter().any(|input| needs_gradient[input.0]);
-            }
-            for i in (0..nodes.len()).rev().filter(|&i| alive[i] && needs_gradient[i]) {
-                backward_at[i] = Some(end);
-                end += 1;
-            }
+        for i in (0..nodes.len()).rev().filter(|&i| goes_back(i)) {
+            backward_at[i] = Some(end);
+            end += 1;
         }
         let mut last_read = vec![0; nodes.len()];
         for (i, node) in nodes.iter().enumerate() {
@@ -139,12 +152,17 @@ impl<'g> Compiler<'g> {
         // Whoever runs the plan reads scores and loss behind its last step.
         last_read[logits.0] = end;
         last_read[nodes.len() - 1] = end;
+        if let Mode::Explain(layer) = mode {
+            last_read[layer.0] = end;
+        }
         let empty = || vec![None; nodes.len()];
         Compiler {
             graph,
             mode,
             forward_at,
             backward_at,
+            end,
+            needs_gradient,
             last_read,
             places: empty(),
             saved: vec![Vec::new(); nodes.len()],
@@ -221,8 +239,10 @@ impl<'g> Compiler<'g> {
         let nodes = self.graph.nodes();
         let mut written = vec![false; self.graph.params().len()];
         let last = nodes.len() - 1;
-        if let Some(at) = self.backward_at[last] {
-            self.gradients[last] = Some(self.buffer("d loss".into(), nodes[last].shape.len(), 0, at, at));
+        if self.needs_gradient[last] {
+            let at = self.backward_at[last].unwrap_or(self.end);
+            self.gradients[last] =
+                Some(self.buffer(format!("d {}", nodes[last].name), nodes[last].shape.len(), 0, at, at));
         }
         for (i, node) in nodes.iter().enumerate().rev() {
             let (Some(at), Some(op), Some(dy)) = (self.backward_at[i], node.op(), self.gradients[i]) else { continue };
@@ -235,22 +255,29 @@ impl<'g> Compiler<'g> {
             let place = |id: &NodeId| self.places[id.0].expect("forward placed it");
             let x = if keeps.inputs { node.inputs.iter().map(place).collect() } else { Vec::new() };
             let y = keeps.output.then(|| self.places[i].expect("forward placed it"));
-            let dparams = node.params.iter().map(|&p| DparamPlace {
-                needed: !self.graph.params()[p].frozen,
-                add: std::mem::replace(&mut written[p], true),
-            });
-            let dparams = dparams.collect();
+            let add = node.params.iter().map(|&p| std::mem::replace(&mut written[p], true)).collect();
             let shapes = self.shapes(node);
             let scratch = self.scratch::<B>(op, node, &shapes, at, max_batch);
             let saved = self.saved[i].clone();
-            self.steps.push(Step { node: i, saved, scratch, pass: Pass::Backward { x, y, dy, dx, dparams } });
+            self.steps.push(Step { node: i, saved, scratch, pass: Pass::Backward { x, y, dy, dx, add } });
         }
+    }
+
+    /// The layer that is explained, whose gradient stays to the end.
+    fn explained(&mut self) -> Option<Explained> {
+        let Mode::Explain(layer) = self.mode else { return None };
+        let Some(Place::Buffer(output)) = self.places[layer.0] else { return None };
+        let gradient = self.gradients[layer.0];
+        if let Some(gradient) = gradient {
+            self.buffers[gradient].last = self.end;
+        }
+        Some(Explained { shape: self.graph.shape(layer), output, gradient })
     }
 
     /// Where the gradient of input `k` goes: the first contributor writes it (over its own dy, where the op can work
     /// in place, since nobody reads that dy again), every later one adds.
     fn gradient_place(&mut self, op: &dyn Op, node: &Node, k: usize, input: NodeId, dy: usize, at: usize) -> DxPlace {
-        if self.backward_at[input.0].is_none() {
+        if !self.needs_gradient[input.0] {
             return DxPlace::Skip;
         }
         let len = self.graph.shape(input).len();
@@ -266,6 +293,18 @@ impl<'g> Compiler<'g> {
         self.gradients[input.0] = Some(buffer);
         self.buffers[buffer].last = self.buffers[buffer].last.max(at);
         place
+    }
+}
+
+/// Whether `layer` has an output to explain.
+fn check_explained(graph: &Graph, layer: NodeId) -> Result<()> {
+    let wrong =
+        |found: String| Err(Error::new(ErrorKind::Usage, "layer", found).expected("a layer that the model runs"));
+    match graph.nodes().get(layer.0) {
+        Some(node) if node.op().is_none() => wrong(format!("{} is an input", node.name)),
+        Some(node) if !graph.alive()[layer.0] => wrong(format!("{} is never run", node.name)),
+        Some(_) => Ok(()),
+        None => wrong("one of another graph".into()),
     }
 }
 

@@ -5,7 +5,7 @@ mod compile;
 mod print;
 mod run;
 
-use crate::graph::Graph;
+use crate::graph::{Graph, NodeId, Shape};
 
 pub use arena::Arena;
 pub(crate) use arena::require_memory;
@@ -20,6 +20,16 @@ pub enum Mode {
     Eval,
     /// Forward, with evaluation statistics.
     Infer,
+    /// Forward, with evaluation statistics, then backward from the class scores to one layer: its output and its
+    /// gradient stay.
+    Explain(NodeId),
+}
+
+impl Mode {
+    /// Whether it ends in a loss.
+    fn has_loss(self) -> bool {
+        matches!(self, Mode::Train | Mode::Eval)
+    }
 }
 
 /// A compiled graph: for up to `max_batch` images it runs without allocating.
@@ -43,9 +53,12 @@ pub struct Plan {
     steps: Vec<Step>,
     /// Where the class scores lie.
     logits: Place,
-    /// Where the loss of each image lies, and its gradient.
+    /// Where the loss of each image lies.
     loss: Option<usize>,
-    dloss: Option<usize>,
+    /// The gradient of the last node, where backward begins: of each image's loss, or of the class scores.
+    dlast: Option<usize>,
+    /// The layer that is explained.
+    explained: Option<Explained>,
     arena_len: usize,
 }
 
@@ -67,6 +80,15 @@ impl Buffer {
     }
 }
 
+/// The layer that a plan explains: its shape, the buffers of its output and of that output's gradient.
+#[derive(Clone, Copy, Debug)]
+struct Explained {
+    shape: Shape,
+    output: usize,
+    /// `None` where no class score depends on it.
+    gradient: Option<usize>,
+}
+
 /// Where an activation lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -85,15 +107,6 @@ enum DxPlace {
     Write(usize),
     Add(usize),
     InPlace(usize),
-}
-
-/// What becomes of the gradient of a parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct DparamPlace {
-    /// The parameter is trained.
-    needed: bool,
-    /// An earlier step of this pass wrote it (a shared weight).
-    add: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -118,8 +131,8 @@ enum Pass {
         y: Option<Place>,
         dy: usize,
         dx: Vec<DxPlace>,
-        /// Per parameter.
-        dparams: Vec<DparamPlace>,
+        /// Per parameter: an earlier step of this pass wrote its gradient (a shared weight).
+        add: Vec<bool>,
     },
 }
 

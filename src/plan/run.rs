@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use arrayvec::ArrayVec;
 use ndarray::{ArrayView2, ArrayView4, ArrayViewMut4};
 
-use super::{Arena, DxPlace, Pass, Place, Plan, Step};
+use super::{Arena, DxPlace, Explained, Pass, Place, Plan, Step};
 use crate::backend::{Host, Real};
 use crate::graph::{Node, NodeId};
 use crate::ops::{Backward, Forward, Grad, ParamGrad};
@@ -78,8 +78,8 @@ impl Plan {
         }
     }
 
-    /// Runs all backward steps. `scale` is the gradient of each image's loss; `accumulate` adds to the parameters'
-    /// gradients instead of overwriting them.
+    /// Runs all backward steps of training. `scale` is the gradient of each image's loss; `accumulate` adds to the
+    /// parameters' gradients instead of overwriting them.
     pub(crate) fn backward<B: Host>(
         &self,
         input: Input<'_, B::Elem>,
@@ -89,14 +89,58 @@ impl Plan {
         accumulate: bool,
     ) {
         let n = input.images.dim().0;
-        if let Some(dloss) = self.dloss {
+        if let Some(dloss) = self.dlast {
             arena.all_mut()[self.buffers[dloss].range(n)].fill(B::Elem::of(scale));
         }
-        for step in &self.steps {
-            if let Pass::Backward { .. } = step.pass {
-                self.backward_step::<B>(step, input.reborrow(), params, arena, accumulate);
+        self.backward_steps::<B>(input, (params, &params.grads), arena, accumulate);
+    }
+
+    /// Runs all backward steps from the score of each image's class; `grads` takes the parameters' gradients.
+    pub(crate) fn explain<B: Host>(
+        &self,
+        input: Input<'_, B::Elem>,
+        params: &Params<B::Elem>,
+        grads: &mut Arena<B::Elem>,
+        arena: &mut Arena<B::Elem>,
+        classes: impl IntoIterator<Item = usize>,
+    ) {
+        let (n, scores) = (input.images.dim().0, self.classes());
+        if let Some(dscores) = self.dlast {
+            let dscores = &mut arena.all_mut()[self.buffers[dscores].range(n)];
+            for (row, class) in dscores.chunks_mut(scores).zip(classes) {
+                row.iter_mut().enumerate().for_each(|(c, d)| *d = B::Elem::of(f64::from(c == class)));
             }
         }
+        self.backward_steps::<B>(input, (params, grads), arena, false);
+    }
+
+    /// No slice of the gradients may live: both callers have them exclusively.
+    fn backward_steps<B: Host>(
+        &self,
+        input: Input<'_, B::Elem>,
+        (params, grads): (&Params<B::Elem>, &Arena<B::Elem>),
+        arena: &mut Arena<B::Elem>,
+        accumulate: bool,
+    ) {
+        for step in &self.steps {
+            if let Pass::Backward { .. } = step.pass {
+                self.backward_step::<B>(step, input.reborrow(), (params, grads), arena, accumulate);
+            }
+        }
+    }
+
+    /// The explained layer's output, and its gradient where it has one.
+    pub(crate) fn explained<'a, E: Real>(
+        &self,
+        n: usize,
+        arena: &'a Arena<E>,
+    ) -> Option<(ArrayView4<'a, E>, Option<ArrayView4<'a, E>>)> {
+        let Explained { shape, output, gradient } = self.explained?;
+        let view = |b: usize| {
+            let values = &arena.all()[self.buffers[b].range(n)];
+            ArrayView4::from_shape((n, shape.h, shape.w, shape.c), values).expect("a buffer has its size")
+        };
+        Some((view(output), gradient.map(view)))
     }
 
     /// The class scores of the last forward run of `n` images.
@@ -163,11 +207,11 @@ impl Plan {
         &self,
         step: &Step,
         input: Input<'a, B::Elem>,
-        params: &'a Params<B::Elem>,
+        (params, all_grads): (&'a Params<B::Elem>, &'a Arena<B::Elem>),
         arena: &'a Arena<B::Elem>,
         accumulate: bool,
     ) {
-        let Pass::Backward { x, y, dy, dx, dparams } = &step.pass else { return };
+        let Pass::Backward { x, y, dy, dx, add } = &step.pass else { return };
         let n = input.images.dim().0;
         let node = &self.graph.nodes()[step.node];
         let dim = |id: usize| {
@@ -196,13 +240,13 @@ impl Plan {
             DxPlace::Add(b) => Grad::Add(mutable(b, id.0)),
             DxPlace::InPlace(b) => Grad::InPlace(mutable(b, id.0)),
         });
-        let dparams = node.params.iter().zip(dparams).map(|(&p, place)| ParamGrad {
+        let dparams = node.params.iter().zip(add).map(|(&p, &again)| ParamGrad {
             // SAFETY: the parameters of one node are different table entries, and nobody else looks at gradients.
-            values: unsafe { params.grads.slice_mut(params.range(p)) },
-            add: accumulate || place.add,
-            needed: place.needed,
+            values: unsafe { all_grads.slice_mut(params.range(p)) },
+            add: accumulate || again,
         });
         let io = Backward {
+            training: self.mode == super::Mode::Train,
             key: input.key.with(step.node as u64),
             x: views,
             y,

@@ -1,13 +1,12 @@
 //! `[data]`: the dataset and the way of an image into a batch.
 
-use std::ops::Bound::{Excluded, Included};
-
 use serde::Serialize;
 
+use super::augment::read_augment;
 use super::reader::Section;
-use crate::data::{Augment, RandomCrop};
+use crate::Result;
+use crate::data::Augment;
 use crate::resample::Framing;
-use crate::{Error, Result};
 
 /// `[data]`: the dataset and the way of an image into a batch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -120,39 +119,4 @@ impl Normalise {
         s.finish()?;
         Ok(Normalise::Given { mean, std })
     }
-}
-
-/// Random changes to a training image: `"none"`, `"cifar"`, or a section of its own.
-fn read_augment(data: &mut Section<'_>) -> Result<Augment> {
-    if !data.is_table("augment") {
-        return data.choice("augment", Augment::NONE, &[("none", Augment::NONE), ("cifar", Augment::CIFAR)]);
-    }
-    let mut s = data.section("augment")?;
-    let augment =
-        Augment { pad: s.count("pad", 0, 0..=4096)? as usize, flip: s.flag("flip", false)?, crop: read_crop(&mut s)? };
-    augment.check().map_err(|e| refused(data, "augment", &e))?;
-    s.finish()?;
-    Ok(augment)
-}
-
-fn read_crop(augment: &mut Section<'_>) -> Result<Option<RandomCrop>> {
-    if !augment.has("crop") {
-        return Ok(None);
-    }
-    let mut s = augment.section("crop")?;
-    let default = RandomCrop::default();
-    let share = (Excluded(0.0), Included(1.0));
-    let crop = RandomCrop {
-        min_scale: s.number("min_scale", default.min_scale, share)?,
-        max_scale: s.number("max_scale", default.max_scale, share)?,
-        ratio: s.optional_pair("ratio", 1e-3..=1e3)?.unwrap_or(default.ratio),
-    };
-    crop.check().map_err(|e| refused(augment, "crop", &e))?;
-    s.finish()?;
-    Ok(Some(crop))
-}
-
-/// What numbers that are each within their range get wrong together.
-fn refused(section: &Section<'_>, key: &str, why: &Error) -> Error {
-    section.error(key, why)
 }

@@ -35,10 +35,11 @@ impl Recipe {
         match path.split_last() {
             Some((last, parents)) if !path.contains(&"") && path.len() <= MAX_DEPTH => {
                 let parent = descend(&mut table, parents).map_err(wrong)?;
-                // The other keys are those of the optimizer or the schedule that goes.
+                // The other keys are those of the optimizer, the schedule or the colour that goes.
                 match path[..] {
                     ["optimizer", "name"] => parent.retain(|key, _| OptimizerRecipe::COMMON.contains(&key)),
                     ["phase", _, "schedule"] => parent.retain(|key, _| Phase::COMMON.contains(&key)),
+                    ["data", "augment", "affine", "outside"] => parent.retain(|key, _| key != "fill"),
                     _ => {}
                 }
                 if value.is_empty() {

@@ -10,6 +10,7 @@
 //! # Ok::<(), handgrad::Error>(())
 //! ```
 
+mod augment;
 mod builtin;
 mod data;
 mod edit;

@@ -67,10 +67,14 @@ impl<'a> Section<'a> {
     }
 
     fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_string() } else { format!("{}.{key}", self.path) }
+        match (self.path.as_str(), key) {
+            ("", _) => key.to_string(),
+            (path, "") => path.to_string(),
+            (path, key) => format!("{path}.{key}"),
+        }
     }
 
-    /// The error that `key` is `found`.
+    /// The error that `key`, or the section itself for an empty one, is `found`.
     pub fn error(&self, key: &str, found: impl Display) -> Error {
         let value = self.table.and_then(|t| t.get(key)).map(|v| v.span().start);
         self.source.error(value.or(self.at), &self.path_of(key), found)
@@ -126,7 +130,12 @@ impl<'a> Section<'a> {
     /// Three numbers within `range`.
     pub fn required_triple(&mut self, key: &'static str, range: impl RangeBounds<f64>) -> Result<[f64; 3]> {
         self.require(key);
-        Ok(self.numbers(key, range, "three numbers: red, green, blue")?.unwrap_or_default())
+        Ok(self.optional_triple(key, range)?.unwrap_or_default())
+    }
+
+    /// Three numbers within `range`, if the key is there.
+    pub fn optional_triple(&mut self, key: &'static str, range: impl RangeBounds<f64>) -> Result<Option<[f64; 3]>> {
+        self.numbers(key, range, "three numbers: red, green, blue")
     }
 
     /// Two numbers within `range`.

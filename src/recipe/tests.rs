@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::data::{Augment, RandomCrop};
+use crate::data::{Affine, Augment, Erase, Jitter, Outside, RandomCrop};
 use crate::resample::Framing;
 use crate::schedule::Schedule;
 
@@ -222,6 +222,18 @@ fn wrong_values_name_line_key_and_range() {
         ),
         ("[data]", "[data]\naugment = { crop = { ratio = [2, 1] } }", "augment.crop: random crop: scales"),
         ("[data]", "[data]\naugment = { crop = { ratio = 1 } }", "crop.ratio: 1 (expected two numbers"),
+        ("[data]", "[data]\naugment = { mixup = -1 }", "augment.mixup: -1 (expected a finite number from 0 up to 100)"),
+        ("[data]", "[data]\naugment = { jitter = { hue = 0.6 } }", "augment.jitter.hue: 0.6 (expected"),
+        ("[data]", "[data]\naugment = { jitter = { hues = 0.1 } }", "did you mean `hue`?"),
+        ("[data]", "[data]\naugment = { affine = { scale = [2, 1] } }", "data.augment.affine: affine map: "),
+        ("[data]", "[data]\naugment = { affine = { fill = [0, 0, 0] } }", "affine.fill: unknown key"),
+        ("[data]", "[data]\naugment = { affine = { outside = \"reflekt\" } }", "did you mean `reflect`?"),
+        (
+            "[data]",
+            "[data]\naugment = { erase = { max_count = 0 } }",
+            "erase.max_count: 0 (expected a whole number from 1",
+        ),
+        ("[data]", "[data]\naugment = { erase = 0.3 }", "augment.erase: 0.3 (expected a section"),
         ("[data]", "[data]\nframing = \"squish\"", "did you mean `squash`?"),
         ("[data]", "[data]\nframing = { to = 40 }", "data.framing.by: missing"),
         ("[data]", "[data]\nframing = { by = \"fill\", to = 40 }", "data.framing.to: unknown key"),
@@ -374,10 +386,44 @@ fn ways_to_an_image_of_the_size_have_names_and_sections() {
     let crop = data("augment = { crop = { min_scale = 0.35 }, flip = true }").augment;
     let expected = RandomCrop { min_scale: 0.35, max_scale: 1.0, ratio: [0.75, 4.0 / 3.0] };
     assert_eq!(crop, Augment { flip: true, crop: Some(expected), ..Augment::NONE });
+    let text = "augment = { mixup = 0.4, cutmix = 1, erase = {}, jitter = { p = 0.8, hue = 0.1, contrast = 0.4 }, \
+                affine = { degrees = 10, scale = [0.9, 1.1], outside = \"fill\", fill = [0.5, 0.25, 1] } }";
+    let recipe = Recipe::parse(&SMALL.replace("[data]", &format!("[data]\n{text}")), "x.toml").unwrap();
+    let fill = Outside::Fill { fill: [0.5, 0.25, 1.0] };
+    let expected = Augment {
+        mixup: 0.4,
+        cutmix: 1.0,
+        erase: Some(Erase { p: 0.3, max_share: 0.3, max_count: 3 }),
+        jitter: Some(Jitter { p: 0.8, hue: 0.1, contrast: 0.4, ..Jitter::default() }),
+        affine: Some(Affine { degrees: 10.0, scale: [0.9, 1.1], outside: fill, ..Affine::default() }),
+        ..Augment::NONE
+    };
+    assert_eq!(recipe.data.augment, expected);
+    assert_eq!(Recipe::parse(&recipe.to_toml().unwrap(), "x.toml").unwrap(), recipe);
     let text =
         "augment = { crop = { ratio = [0.5, 2] } }\nframing = { by = \"shorter\", to = 36 }\nnormalise = \"imagenet\"";
     let recipe = Recipe::parse(&SMALL.replace("[data]", &format!("[data]\n{text}")), "x.toml").unwrap();
     assert_eq!(Recipe::parse(&recipe.to_toml().unwrap(), "x.toml").unwrap(), recipe);
+}
+
+#[test]
+fn set_reaches_what_experiment_e2_calls_mixup_and_sh() {
+    let mut r = small();
+    for assignment in [
+        "data.augment.mixup=0.4",
+        "data.augment.erase.max_share=0.2",
+        "data.augment.affine.outside=fill",
+        "data.augment.affine.fill=[1, 1, 1]",
+    ] {
+        r.set(assignment).unwrap();
+    }
+    let augment = r.data.augment;
+    assert_eq!((augment.mixup, augment.erase), (0.4, Some(Erase { max_share: 0.2, ..Erase::default() })));
+    assert_eq!(augment.affine.unwrap().outside, Outside::Fill { fill: [1.0; 3] });
+    for assignment in ["data.augment.mixup=0", "data.augment.erase=", "data.augment.affine.outside=reflect"] {
+        r.set(assignment).unwrap();
+    }
+    assert_eq!(r.data.augment, Augment { affine: Some(Affine::default()), ..Augment::NONE });
 }
 
 #[test]

@@ -9,8 +9,8 @@ use handgrad::rng::{Key, Stream};
 
 use crate::common::Place;
 
-/// Residual net with dropout and shared weights, augmentation, momentum, label smoothing; two phases; a checkpoint
-/// after nearly every step.
+/// Residual net with dropout and shared weights, images and batches changed in every way, momentum, label smoothing; two
+/// phases; a checkpoint after nearly every step.
 const DROPOUT: &str = r#"
 [model]
 name = "resnet2"
@@ -20,7 +20,14 @@ dropout = 0.2
 dataset = "few.hgd"
 size = 16
 batch = 12
-augment = "cifar"
+[data.augment]
+pad = 2
+flip = true
+mixup = 0.4
+cutmix = 1
+affine = { p = 0.5, degrees = 10, translate = 0.1 }
+jitter = { brightness = 0.4, hue = 0.1 }
+erase = { p = 0.5 }
 [optimizer]
 momentum = 0.9
 weight_decay = 1e-4

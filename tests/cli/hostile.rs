@@ -91,7 +91,7 @@ size = 64
 batch = 7
 drop_last = true
 normalise = { mean = [0.5, 0.5, 0.5], std = [0.25, 0.25, 0.25] }
-augment = { pad = 2, flip = true }
+augment = { pad = 2, mixup = 0.4, erase = {}, jitter = { hue = 0.1 }, affine = { outside = "fill", fill = [0, 0, 1] } }
 [optimizer]
 name = "sgd"
 momentum = 0.8

@@ -1,5 +1,6 @@
 //! The program as scripts and people meet it: flags, files, exit codes, signals, crashes.
 
+mod augment;
 mod common;
 #[cfg(unix)]
 mod crash;

@@ -219,7 +219,7 @@ fn stopped_after_any_step_and_at_any_epochs_end_a_run_goes_on_with_the_same_bits
 }
 
 /// A net with running statistics, an optimizer that keeps three moments, averaged weights, a rate and a momentum that
-/// move, and a second phase, whose optimizer starts anew.
+/// move, and a second phase, whose optimizer starts anew; batches that are erased and mixed.
 #[test]
 fn ranger_with_averaged_weights_goes_on_with_the_same_bits() {
     let recipe = r#"
@@ -230,7 +230,7 @@ name = "quickstart"
 dataset = "data.hgd"
 size = 16
 batch = 64
-augment = "cifar"
+augment = { pad = 2, mixup = 0.4, cutmix = 1, jitter = { hue = 0.1 }, erase = { p = 0.5 } }
 [optimizer]
 name = "ranger"
 decay_norm_and_bias = false

@@ -50,6 +50,11 @@ fn wrong_flags_and_names_are_usage_errors_that_name_the_nearest() {
         ("bench tiny.toml --size 0", &["size"]),
         ("plan tiny.toml --batch 0", &["batch"]),
         ("plan tiny.toml --size 99999999999", &["size"]),
+        ("augment tiny.toml --epoch 0", &["--epoch", "1.."]),
+        ("augment tiny.toml --images 0", &["--images", "1..=200"]),
+        ("augment tiny.toml --views 51", &["--views", "1..=50"]),
+        ("augment tiny.toml --seed=-1", &["--seed", "-1"]),
+        ("augment tiny.toml --set data.augment.mixup=-1", &["data.augment.mixup", "from 0 up to 100"]),
         ("plan tiny.toml --mode fast", &["--mode", "train, eval, infer"]),
     ] {
         place.fails(args, 2, wanted);

@@ -9,5 +9,6 @@ mod models;
 #[cfg(feature = "cli")]
 mod optim;
 mod pixels;
+mod probe;
 #[cfg(feature = "cli")]
 mod weights;

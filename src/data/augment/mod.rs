@@ -1,13 +1,26 @@
 //! The random changes of training images.
 
+mod affine;
+#[cfg(test)]
+mod batch_tests;
 mod crop;
+mod erase;
+mod jitter;
+mod mix;
+#[cfg(test)]
+mod pixel_tests;
 mod place;
 
 use serde::Serialize;
 
+pub use affine::{Affine, Outside};
 pub use crop::RandomCrop;
+pub use erase::Erase;
+pub use jitter::Jitter;
+pub(crate) use mix::{Mixer, Rows};
 pub(crate) use place::{PixelTable, Placement, place};
 
+use super::batch::BatchShape;
 use crate::rng::Key;
 use crate::{Error, ErrorKind, Result};
 
@@ -25,14 +38,23 @@ impl Normalise {
     pub const NONE: Normalise = Normalise { mean: [0.0; 3], std: [1.0; 3] };
     /// The statistics of ImageNet's training images that most published networks use.
     pub const IMAGENET: Normalise = Normalise { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+
+    /// Factor and summand of each channel, for pixels of 0 to 1.
+    pub(crate) fn as_line(&self) -> [[f32; 2]; 3] {
+        std::array::from_fn(|c| [1.0 / self.std[c], -self.mean[c] / self.std[c]])
+    }
 }
 
-/// The random changes of a training image. Each is a function of (seed, run, epoch, sample).
+/// The random changes of training images, in this order.
+///
+/// Each image, as a function of (seed, run, epoch, sample): `crop`, or what the framing gives; `pad`; `flip`; `affine`;
+/// `jitter`; normalisation. Then the batch, as a function of (seed, run, epoch, number of the batch): `erase`; `mixup` or
+/// `cutmix`.
 ///
 /// ```
 /// use handgrad::data::{Augment, RandomCrop};
 /// let crop = RandomCrop { min_scale: 0.35, ..RandomCrop::default() };
-/// let augment = Augment { crop: Some(crop), flip: true, ..Augment::NONE };
+/// let augment = Augment { crop: Some(crop), flip: true, mixup: 0.4, ..Augment::NONE };
 /// assert!(augment.check().is_ok());
 /// assert!(Augment { pad: 4, ..augment }.check().is_err()); // one crop is enough
 /// ```
@@ -44,14 +66,30 @@ pub struct Augment {
     pub pad: usize,
     /// Mirror left and right with probability ½.
     pub flip: bool,
+    /// α of MixUp: each image is mixed with another one by λ ~ Beta(α, α), as their targets are; the larger of λ and 1 − λ
+    /// is its own share (fastai). 0: none.
+    pub mixup: f64,
+    /// α of CutMix: one box of each image is that of another one, 1 − λ of its area, λ ~ Beta(α, α) and the box being
+    /// the batch's; targets are mixed by the true areas (fastai). 0: none. With MixUp, half of the batches take either.
+    pub cutmix: f64,
     /// Train on a random part of the image, brought to the batch's size, instead of on what the framing gives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crop: Option<RandomCrop>,
+    /// Turn, move, scale and shear.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affine: Option<Affine>,
+    /// Change the colours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<Jitter>,
+    /// Replace boxes by noise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erase: Option<Erase>,
 }
 
 impl Augment {
     /// No change.
-    pub const NONE: Augment = Augment { pad: 0, flip: false, crop: None };
+    pub const NONE: Augment =
+        Augment { pad: 0, flip: false, mixup: 0.0, cutmix: 0.0, crop: None, affine: None, jitter: None, erase: None };
     /// Pad by 4, crop, flip: what the published CIFAR-10 progression trains with.
     pub const CIFAR: Augment = Augment { pad: 4, flip: true, ..Augment::NONE };
 
@@ -64,7 +102,53 @@ impl Augment {
             let e = Error::new(ErrorKind::Usage, "augmentation", format!("crop and pad = {}", self.pad));
             return Err(e.expected("one of them: each cuts at random"));
         }
-        self.crop.as_ref().map_or(Ok(()), RandomCrop::check)
+        for (name, alpha) in [("mixup", self.mixup), ("cutmix", self.cutmix)] {
+            if !(0.0..=mix::MAX_ALPHA).contains(&alpha) {
+                let e = Error::new(ErrorKind::Usage, "augmentation", format!("{name} = {alpha}"));
+                return Err(e.expected(format!("α of 0 (none) to {}", mix::MAX_ALPHA)));
+            }
+        }
+        self.crop.as_ref().map_or(Ok(()), RandomCrop::check)?;
+        self.affine.as_ref().map_or(Ok(()), Affine::check)?;
+        self.jitter.as_ref().map_or(Ok(()), Jitter::check)?;
+        self.erase.as_ref().map_or(Ok(()), Erase::check)
+    }
+
+    /// Without what changes a batch as one: the rest, also where an image is to keep its class.
+    #[must_use]
+    pub fn of_images(self) -> Augment {
+        Augment { mixup: 0.0, cutmix: 0.0, erase: None, ..self }
+    }
+
+    /// Whether pixels of 0 to 1 are changed before they are normalised.
+    pub(crate) fn changes_pixels(&self) -> bool {
+        self.affine.is_some() || self.jitter.is_some()
+    }
+
+    /// Whether images are mixed with each other.
+    pub(crate) fn mixes(&self) -> bool {
+        self.mixup > 0.0 || self.cutmix > 0.0
+    }
+
+    /// Changes the `n` images and targets of the batch that `key` names. `kept` has room for an image where images are
+    /// mixed.
+    pub(crate) fn change_batch(
+        &self,
+        key: Key,
+        shape: &BatchShape,
+        batch: Rows<'_>,
+        kept: &mut [f32],
+        mixer: &mut Mixer,
+    ) {
+        if let Some(erase) = &self.erase {
+            erase.apply(key, shape, batch.images);
+        }
+        let chosen = key.with_name("mixup or cutmix").stream().chance(0.5);
+        if self.mixup > 0.0 && (self.cutmix == 0.0 || chosen) {
+            mix::mixup(self.mixup, key, batch, kept, mixer);
+        } else if self.cutmix > 0.0 {
+            mix::cutmix(self.cutmix, key, shape, batch, kept, mixer);
+        }
     }
 
     /// Where pad and flip put the sample that `key` names.

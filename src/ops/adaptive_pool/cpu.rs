@@ -78,7 +78,7 @@ impl Kernel<Cpu> for AdaptivePool {
         let images = y.par_chunks_mut(out_len).zip(x.par_chunks(input.len()));
         match self.reduce {
             Reduce::Mean => images.for_each(|(y, x)| self.mean_image(x, input, y)),
-            Reduce::Max if !io.training => images.for_each(|(y, x)| self.max_image(x, input, y, &mut [])),
+            Reduce::Max if io.saved.is_empty() => images.for_each(|(y, x)| self.max_image(x, input, y, &mut [])),
             Reduce::Max => images
                 .zip(io.saved[0].par_chunks_mut(out_len))
                 .for_each(|((y, x), winners)| self.max_image(x, input, y, winners)),

@@ -70,6 +70,10 @@ impl Kernel<Cpu> for BatchNorm {
                 io.saved[0][c] = mean as f32;
                 io.saved[1][c] = self.inverse_std(squares / self.divisor(count)) as f32;
             }
+        } else if let [means, inverse_stds] = &mut io.saved[..] {
+            means.copy_from_slice(io.states[0]);
+            let variances = inverse_stds.iter_mut().zip(&*io.states[1]);
+            variances.for_each(|(to, &variance)| *to = self.inverse_std(f64::from(variance)) as f32);
         }
         let (mean, inverse_std): (&dyn Fn(usize) -> f32, &dyn Fn(usize) -> f32) = if io.training {
             (&|c| io.saved[0][c], &|c| io.saved[1][c])
@@ -121,10 +125,12 @@ impl Kernel<Cpu> for BatchNorm {
             io.dparams[1].put(c, dbeta as f32);
             let (mean, inverse_std) = (f64::from(io.saved[0][c]), f64::from(io.saved[1][c]));
             let gain = f64::from(io.params[0][c]) * inverse_std;
-            let per_deviation = -gain * inverse_std * dgamma / self.divisor(count);
             slope[c] = gain as f32;
+            // Statistics that are constant pass nothing on.
+            let through = if io.training { gain } else { 0.0 };
+            let per_deviation = -through * inverse_std * dgamma / self.divisor(count);
             pull[c] = per_deviation as f32;
-            shift[c] = (-gain * dbeta / count as f64 - per_deviation * mean) as f32;
+            shift[c] = (-through * dbeta / count as f64 - per_deviation * mean) as f32;
         }
         for i in channels..grouping.wide {
             (slope[i], pull[i], shift[i]) = (slope[i - channels], pull[i - channels], shift[i - channels]);

@@ -6,6 +6,8 @@
 //! - dβ = Σ dy, dγ = Σ dy·x̂
 //! - dx = γ/√(v + ε)·(dy − dβ/N − x̂·dγ/D)
 //!
+//! In evaluation μ and v are constants, and dx = γ/√(v + ε)·dy.
+//!
 //! Two kinds of [`Statistics`] differ in D and in what evaluation uses:
 //!
 //! - `Running`: D = N; evaluation uses running averages, r ← r + momentum·(batch − r), of the mean and of the unbiased

@@ -17,12 +17,13 @@ impl Kernel<Reference> for BatchNorm {
                 if let [means, variances] = &mut io.states[..] {
                     self.update([&mut means[c], &mut variances[c]], mean, squares, count);
                 }
-                let inverse_std = self.inverse_std(squares / self.divisor(count));
-                (io.saved[0][c], io.saved[1][c]) = (mean, inverse_std);
-                (mean, inverse_std)
+                (mean, self.inverse_std(squares / self.divisor(count)))
             } else {
                 (io.states[0][c], self.inverse_std(io.states[1][c]))
             };
+            if let [means, inverse_stds] = &mut io.saved[..] {
+                (means[c], inverse_stds[c]) = (mean, inverse_std);
+            }
             y.mapv_inplace(|x| io.params[0][c] * ((x - mean) * inverse_std) + io.params[1][c]);
         }
     }
@@ -42,7 +43,9 @@ impl Kernel<Reference> for BatchNorm {
 
             let count = x.len();
             let slope = io.params[0][c] * inverse_std;
-            let dx_value = slope * (&dy - dbeta / count as f64 - &normalised * (dgamma / self.divisor(count)));
+            // Statistics that are constant pass nothing on.
+            let through = if io.training { (dbeta / count as f64, dgamma / self.divisor(count)) } else { (0.0, 0.0) };
+            let dx_value = slope * (&dy - through.0 - &normalised * through.1);
             match &mut io.dx[0] {
                 Grad::Skip => {}
                 Grad::Write(dx) | Grad::InPlace(dx) => dx.index_axis_mut(Axis(3), c).assign(&dx_value),

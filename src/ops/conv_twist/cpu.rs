@@ -90,7 +90,10 @@ impl Kernel<Cpu> for ConvTwist {
         pass.apply(x, kernels, maps, y, false, scratch);
         for iteration in 1..pass.iterations {
             // y gathers Σ T(z)/k, so that z is x + y.
-            let z = if io.training { &mut io.saved[0][(iteration - 1) * x.len()..][..x.len()] } else { &mut *buffer };
+            let z = match io.saved.first_mut() {
+                Some(saved) => &mut saved[(iteration - 1) * x.len()..][..x.len()],
+                None => &mut *buffer,
+            };
             let so_far = &*y;
             parallel::chunks_mut(z, |at, z| {
                 parallel::combine2(pass.level, z, &x[at..], &so_far[at..], |_, x, y| x + y);

@@ -127,7 +127,7 @@ impl Kernel<Reference> for ConvTwist {
         }
         let mut z = io.x[0].to_owned();
         for iteration in 0..iterations {
-            if iteration > 0 && io.training {
+            if iteration > 0 && !io.saved.is_empty() {
                 let len = n * h * w * c;
                 let saved = &mut io.saved[0][(iteration - 1) * len..][..len];
                 saved.iter_mut().zip(&z).for_each(|(saved, z)| *saved = *z);

@@ -43,19 +43,21 @@ impl<B: Host> Kernel<B> for DropPath {
     }
 
     fn backward(&self, mut io: Backward<'_, B::Elem>) {
+        // Evaluation keeps everything.
+        let drop_path = if io.training { *self } else { DropPath { p: 0.0 } };
         let dy = &*parallel::contiguous_mut(&mut io.dy);
         let add = matches!(io.dx[0], Grad::Add(_));
         match &mut io.dx[0] {
             Grad::Skip => {}
             Grad::InPlace(dx) => {
                 let images = dx.dim().0;
-                self.for_each(io.key, parallel::contiguous_mut(dx), images, |dx, _, factor| {
+                drop_path.for_each(io.key, parallel::contiguous_mut(dx), images, |dx, _, factor| {
                     dx.iter_mut().for_each(|dx| *dx *= factor);
                 });
             }
             Grad::Write(dx) | Grad::Add(dx) => {
                 let images = dx.dim().0;
-                self.for_each(io.key, parallel::contiguous_mut(dx), images, |dx, start, factor| {
+                drop_path.for_each(io.key, parallel::contiguous_mut(dx), images, |dx, start, factor| {
                     for (dx, &dy) in dx.iter_mut().zip(&dy[start..]) {
                         let old = if add { *dx } else { B::Elem::of(0.0) };
                         *dx = old + dy * factor;

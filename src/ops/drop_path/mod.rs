@@ -1,5 +1,5 @@
 //! Stochastic depth (Huang et al. 2016): in training, a branch's output for an image is dropped with probability p, and
-//! divided by 1 − p where it is kept; dx the same of dy. Otherwise y = x.
+//! divided by 1 − p where it is kept; dx the same of dy. Otherwise y = x and dx = dy.
 //!
 //! Which images are dropped is a function of (run, step, node, image): backward draws it again instead of storing it.
 

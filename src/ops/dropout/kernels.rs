@@ -37,20 +37,22 @@ impl<B: Host> Kernel<B> for Dropout {
     }
 
     fn backward(&self, mut io: Backward<'_, B::Elem>) {
+        // Evaluation keeps everything.
+        let dropout = if io.training { *self } else { Dropout { p: 0.0 } };
         let dy = parallel::contiguous_mut(&mut io.dy);
         match &mut io.dx[0] {
             Grad::Skip => {}
             Grad::InPlace(dx) => {
                 let images = dx.dim().0;
-                self.for_each(io.key, parallel::contiguous_mut(dx), images, |dx, _, factor| *dx *= factor);
+                dropout.for_each(io.key, parallel::contiguous_mut(dx), images, |dx, _, factor| *dx *= factor);
             }
             Grad::Write(dx) => {
                 let images = dx.dim().0;
-                self.for_each(io.key, parallel::contiguous_mut(dx), images, |dx, i, factor| *dx = dy[i] * factor);
+                dropout.for_each(io.key, parallel::contiguous_mut(dx), images, |dx, i, factor| *dx = dy[i] * factor);
             }
             Grad::Add(dx) => {
                 let images = dx.dim().0;
-                self.for_each(io.key, parallel::contiguous_mut(dx), images, |dx, i, factor| *dx += dy[i] * factor);
+                dropout.for_each(io.key, parallel::contiguous_mut(dx), images, |dx, i, factor| *dx += dy[i] * factor);
             }
         }
     }

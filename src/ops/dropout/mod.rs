@@ -1,5 +1,5 @@
 //! Dropout (Srivastava et al. 2014), inverted: in training y = x·mask/(1 − p), mask 0 with probability p; dx the same
-//! of dy. Otherwise y = x.
+//! of dy. Otherwise y = x and dx = dy.
 //!
 //! The mask is a function of (run, step, node, image, element): backward draws it again instead of storing it.
 

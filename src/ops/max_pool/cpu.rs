@@ -12,7 +12,7 @@ impl Kernel<Cpu> for MaxPool {
         let (input, out_len) = (Shape::new(h, w, c), oh * ow * c);
         let x = parallel::contiguous(&io.x[0]);
         let y = parallel::contiguous_mut(&mut io.y);
-        if io.training {
+        if !io.saved.is_empty() {
             let images = y.par_chunks_mut(out_len).zip(io.saved[0].par_chunks_mut(out_len)).zip(x.par_chunks(h * w * c));
             images.for_each(|((y, winners), x)| {
                 let pixels = y.chunks_mut(c).zip(winners.chunks_mut(c));

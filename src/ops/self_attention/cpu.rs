@@ -182,7 +182,7 @@ impl Kernel<Cpu> for SelfAttention {
             self.iterate(w, u[0], v[0]);
         }
         let sigma = self.sigma(w, u[0], v[0]) as f32;
-        if io.training {
+        if !io.saved.is_empty() {
             let values = u[0].iter().chain(&*v[0]).chain(std::iter::once(&sigma));
             io.saved[0].iter_mut().zip(values).for_each(|(saved, value)| *saved = *value);
         }
@@ -204,7 +204,7 @@ impl Kernel<Cpu> for SelfAttention {
                 }
             });
         };
-        if io.training {
+        if !io.saved.is_empty() {
             let saved = io.saved[1].par_chunks_mut(per * sizes.products);
             groups.zip(saved).for_each(|(((y, x), work), saved)| group(y, x, saved, sizes.products, work));
         } else {

@@ -111,7 +111,10 @@ impl Kernel<Cpu> for Twist {
         inverse.iter_mut().zip(io.params[3]).for_each(|(inverse, radius)| *inverse = 1.0 / (radius * radius));
         let kernels = take(&mut scratch, geometry.weight_len());
         self.side_by_side(&io.params, kernels);
-        let maps = if io.training { &mut *io.saved[0] } else { take(&mut scratch, geometry.output_len(n)) };
+        let maps = match io.saved.first_mut() {
+            Some(saved) => &mut **saved,
+            None => take(&mut scratch, geometry.output_len(n)),
+        };
         conv::forward(level, &geometry, n, parallel::contiguous(&io.x[0]), kernels, maps, Epilogue::NONE, scratch);
 
         let (maps, channels) = (&*maps, Channels { inverse, x: io.params[4], y: io.params[5] });

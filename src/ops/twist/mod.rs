@@ -80,6 +80,30 @@ pub struct Twist {
     pub coordinates: Coordinates,
 }
 
+/// Where one channel of a [`Twist`] twists. Lengths are shares of the map's width and height: pixel j of w lies at j/w.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Disc {
+    /// Across and down.
+    pub centre: (f64, f64),
+    /// R, where r is 1.
+    pub radius: f64,
+}
+
+impl Disc {
+    /// m at a place: 1 well inside, 0 outside.
+    ///
+    /// ```
+    /// use handgrad::ops::{Coordinates, Twist};
+    /// let twist = Twist { coordinates: Coordinates::Centred, ..Twist::published(8, 1) };
+    /// let disc = twist.disc(0.5, (0.0, 0.0)); // in the middle
+    /// assert_eq!([0.5, 0.75, 0.9].map(|x| disc.mask((x, 0.5))), [1.0, 0.5, 0.0]);
+    /// ```
+    pub fn mask(&self, place: (f64, f64)) -> f64 {
+        let (x, y) = (place.0 - self.centre.0, place.1 - self.centre.1);
+        ((OUTER - (x * x + y * y) / (self.radius * self.radius)) / (OUTER - INNER)).clamp(0.0, 1.0)
+    }
+}
+
 /// The mask falls from 1 to 0 between these values of r.
 const INNER: f64 = 0.7;
 const OUTER: f64 = 1.3;
@@ -88,6 +112,21 @@ impl Twist {
     /// The layer as published.
     pub const fn published(channels: usize, stride: usize) -> Self {
         Twist { channels, stride, gradient: TwistGradient::Published, coordinates: Coordinates::Published }
+    }
+
+    /// The mask falls from 1 to 0 between these values of r.
+    pub const RIM: [f64; 2] = [INNER, OUTER];
+    /// Its parameters of a place, in the order of [`Op::params`].
+    pub const RADII: usize = 3;
+    /// Across.
+    pub const CENTER_X: usize = 4;
+    /// Down.
+    pub const CENTER_Y: usize = 5;
+
+    /// Where a channel with this radius and centre (cx, cy) twists, on a map of any size.
+    pub fn disc(&self, radius: f64, center: (f64, f64)) -> Disc {
+        let begin = if self.coordinates == Coordinates::Centred { 1.0 } else { 0.0 };
+        Disc { centre: ((center.0 + begin) / 2.0, (center.1 + begin) / 2.0), radius: radius / 2.0 }
     }
 
     fn window(&self) -> Window {

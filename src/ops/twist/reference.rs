@@ -66,7 +66,7 @@ impl Kernel<Reference> for Twist {
             let [a, b, c] = [0, 1, 2].map(|k| maps[k][[n, i, j, q]]);
             let place = self.place(&io.params, (i, j, q), (h, w));
             *y = a + place.mask * (place.x * b + place.y * c);
-            if io.training {
+            if !io.saved.is_empty() {
                 let pixel = (n * h + i) * w + j;
                 for (k, value) in [a, b, c].into_iter().enumerate() {
                     io.saved[0][(3 * pixel + k) * channels + q] = value;
