@@ -4,14 +4,16 @@
 
 mod bag_of_tricks;
 mod cifar;
+mod mxresnet;
 mod options;
+mod parts;
 mod torchvision;
 mod xresnet;
 
 use crate::graph::Graph;
 use crate::{Error, ErrorKind, Result};
 
-pub use options::{BlockPool, ModelOptions, Swap};
+pub use options::{BlockPool, ModelOptions, Swap, TwistVersion};
 
 type Builder = fn(&ModelOptions) -> Result<Graph>;
 
@@ -27,10 +29,37 @@ const MODELS: &[(&str, &str, &[&str], Builder)] = &[
     ("resnet2", "a wider residual net with dropout", &["norm_eps", "dropout"], cifar::resnet2),
     ("quickstart", "the small net that the built-in dataset is for", &[], cifar::quickstart),
     ("bag-of-tricks", "seven convolutions, each with ReLU, then batch-norm", &[], bag_of_tricks::bag_of_tricks),
+    (
+        "mxresnet",
+        "an XResNet-50 whose blocks reduce first, for ConvTwist and permuted groups",
+        MXRESNET,
+        mxresnet::mxresnet,
+    ),
+    ("mxresnet-depthwise", "the same with depthwise convolutions, holder of a record", DEPTHWISE, mxresnet::depthwise),
     ("resnet18", "torchvision's", &[], torchvision::resnet18),
     ("resnet34", "torchvision's", &[], torchvision::resnet34),
     ("resnet50", "torchvision's", &[], torchvision::resnet50),
 ];
+
+/// The options of the mxresnets.
+const MXRESNET: &[&str] = &[
+    "dropout",
+    "act",
+    "sa",
+    "sym",
+    "pool",
+    "stem",
+    "stem_stride",
+    "layers",
+    "widen",
+    "twist",
+    "twist_gradient",
+    "group_channels",
+    "group_order",
+    "iters",
+];
+const DEPTHWISE: &[&str] =
+    &["dropout", "act", "sa", "sym", "pool", "stem", "stem_stride", "layers", "widen", "multiplier"];
 
 /// The options of the XResNet family.
 const XRESNET: &[&str] =

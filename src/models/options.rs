@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::graph::Shape;
-use crate::ops::{Activation, BatchNorm, Conv2d, Coordinates, Twist, TwistGradient};
+use crate::ops::{Activation, BatchNorm, Conv2d, Coordinates, GroupOrder, Twist, TwistGradient};
 
 /// What a model's builder takes besides its name. Each model uses some; [`super::build`] refuses an option that is set
 /// for a model that lacks it.
@@ -29,8 +29,10 @@ pub struct ModelOptions {
     pub sym: bool,
     /// How an XResNet's blocks of stride 2 pool the identity path.
     pub pool: BlockPool,
-    /// Channels of an XResNet's three first convolutions.
-    pub stem: [usize; 3],
+    /// Channels of an XResNet's three first convolutions, instead of 32, 32, 64 (mxresnets: 32, 64, 64).
+    pub stem: Option<[usize; 3]>,
+    /// Stride of an mxresnet's first convolution.
+    pub stem_stride: usize,
     /// Blocks of each stage of an XResNet, instead of what its name says.
     pub layers: Option<Vec<usize>>,
     /// A factor on the channels of an XResNet's stages.
@@ -41,6 +43,16 @@ pub struct ModelOptions {
     pub twist_gradient: TwistGradient,
     /// Where their coordinates begin.
     pub twist_coordinates: Coordinates,
+    /// The ConvTwist of an mxresnet's blocks.
+    pub twist: TwistVersion,
+    /// Channels per group of an mxresnet's 3×3 convolutions, instead of one group (second ConvTwist: 32 channels).
+    pub group_channels: Option<usize>,
+    /// Which input group each of their output groups reads.
+    pub group_order: GroupOrder,
+    /// How often the second ConvTwist is applied.
+    pub iters: usize,
+    /// Outputs per channel of the depthwise convolutions.
+    pub multiplier: usize,
 }
 
 /// What halves the identity path of a block.
@@ -72,6 +84,19 @@ pub enum Swap {
     Spatial,
 }
 
+/// Which [`ConvTwist`](crate::ops::ConvTwist) an mxresnet's blocks have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TwistVersion {
+    /// None.
+    #[default]
+    Off,
+    /// With antisymmetric kernels and centres.
+    First,
+    /// With Sobel's kernels, iterated.
+    Second,
+}
+
 impl Default for ModelOptions {
     fn default() -> Self {
         ModelOptions {
@@ -84,12 +109,18 @@ impl Default for ModelOptions {
             sa: false,
             sym: false,
             pool: BlockPool::Avg,
-            stem: [32, 32, 64],
+            stem: None,
+            stem_stride: 2,
             layers: None,
             widen: 1.0,
             swap: Swap::None,
             twist_gradient: TwistGradient::Published,
             twist_coordinates: Coordinates::Published,
+            twist: TwistVersion::Off,
+            group_channels: None,
+            group_order: GroupOrder::Rotated,
+            iters: 4,
+            multiplier: 6,
         }
     }
 }
@@ -111,6 +142,12 @@ impl ModelOptions {
             ("swap", self.swap != default.swap),
             ("twist_gradient", self.twist_gradient != default.twist_gradient),
             ("twist_coordinates", self.twist_coordinates != default.twist_coordinates),
+            ("stem_stride", self.stem_stride != default.stem_stride),
+            ("twist", self.twist != default.twist),
+            ("group_channels", self.group_channels != default.group_channels),
+            ("group_order", self.group_order != default.group_order),
+            ("iters", self.iters != default.iters),
+            ("multiplier", self.multiplier != default.multiplier),
         ];
         chosen.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }

@@ -2,12 +2,13 @@
 //!
 //! A name says which net: `x[se_]resn[e]xt DEPTH [_deep | _deeper]`. Layers bear the names of fastai's state dicts.
 
-use super::options::{BlockPool, ModelOptions};
+use super::options::ModelOptions;
+use super::parts;
 use crate::Result;
 use crate::graph::{Graph, NodeId, Source};
 use crate::ops::{
-    Activation, AdaptivePool, Add, AvgPool, BatchNorm, Blur, ChannelScale, Conv2d, Dropout, Flatten, Init, Linear,
-    MaxPool, OpSpec, Reduce, SelfAttention, Window,
+    Activation, AdaptivePool, Add, BatchNorm, ChannelScale, Conv2d, Dropout, Flatten, Linear, OpSpec, Reduce,
+    SelfAttention,
 };
 
 /// What a name of the family stands for.
@@ -62,11 +63,11 @@ pub(super) fn build(arch: Arch, options: &ModelOptions) -> Result<Graph> {
     let layers: &[usize] = options.layers.as_deref().unwrap_or(arch.layers);
     let mut net = Net { g: Graph::new(options.images()), arch, options };
     let mut x = net.g.images();
-    for (i, &channels) in options.stem.iter().enumerate() {
+    for (i, channels) in options.stem.unwrap_or([32, 32, 64]).into_iter().enumerate() {
         let conv = Conv2d::square(channels, 3, if i == 0 { 2 } else { 1 }, 1);
         x = net.conv_layer(&i.to_string(), conv, Some(options.act), x)?;
     }
-    x = net.stem_pool("3", x)?;
+    x = parts::stem_pool(&mut net.g, options.pool, "3", x)?;
     let mut channels_in = 64 / arch.expansion;
     for (stage, &blocks) in layers.iter().enumerate() {
         let width = [64, 128, 256, 512].get(stage).copied().unwrap_or(256);
@@ -91,24 +92,11 @@ pub(super) fn build(arch: Arch, options: &ModelOptions) -> Result<Graph> {
     Ok(g)
 }
 
-/// fastai's `init_cnn`: weights of convolutions and linear layers N(0, 2/fan_in), every bias 0. (Scales of batch-norms
-/// were set as the blocks were built.) Twist layers keep what they start with: they came later.
+/// fastai's first weights; twist layers keep what they start with, as they came later.
 fn initialise(g: &mut Graph) {
     let twists = g.nodes().iter().filter(|node| matches!(node.source, Source::Op(OpSpec::Twist(_))));
     let twists: Vec<String> = twists.map(|node| format!("{}.", node.name)).collect();
-    g.set_inits(|name, spec| {
-        if twists.iter().any(|layer| name.starts_with(layer)) {
-            return None;
-        }
-        let shape = spec.layout.torch_shape();
-        if name.ends_with(".bias") {
-            Some(Init::Constant(0.0))
-        } else if (name.ends_with(".weight") || name.ends_with(".weight_orig")) && shape.len() > 1 {
-            Some(Init::kaiming_normal(shape[1..].iter().product()))
-        } else {
-            None
-        }
-    });
+    parts::init_cnn(g, |name| twists.iter().any(|layer| name.starts_with(layer)));
 }
 
 struct Net<'a> {
@@ -163,9 +151,7 @@ impl Net<'_> {
             let y = self.conv_layer(&format!("{path}.1"), spatial(hidden2, stride), Some(act), y)?;
             (self.conv_layer(&format!("{path}.2"), Conv2d::square(cout, 1, 1, 0), None, y)?, 2)
         };
-        // The block starts as the identity path alone.
-        let scale = format!("{path}.{last}.1.weight");
-        self.g.set_inits(|name, _| (name == scale).then_some(Init::Constant(0.0)));
+        parts::zero_scale(&mut self.g, &format!("{path}.{last}.1"));
         let mut end = last + 1;
         if squeeze {
             y = self.squeeze_excite(&format!("{path}.{end}"), cout, y)?;
@@ -176,7 +162,7 @@ impl Net<'_> {
         }
         let mut identity = x;
         if stride != 1 {
-            identity = self.block_pool(&format!("{name}.idpath.0"), stride, identity)?;
+            identity = parts::block_pool(&mut self.g, self.options.pool, &format!("{name}.idpath.0"), identity)?;
         }
         if cin != cout {
             let at = usize::from(stride != 1);
@@ -197,30 +183,5 @@ impl Net<'_> {
         let s = self.conv(&part("2.0"), Conv2d::square(channels, 1, 1, 0), s)?;
         let s = self.g.node(&part("2.1"), Activation::Sigmoid, &[s])?;
         self.g.node(&part("3"), ChannelScale, &[x, s])
-    }
-
-    fn stem_pool(&mut self, name: &str, x: NodeId) -> Result<NodeId> {
-        let window = Window::square(3, 2, 1);
-        match self.options.pool {
-            BlockPool::MaxBlur => self.max_blur_pool(name, x),
-            _ => self.g.node(name, MaxPool { window, ceil: false }, &[x]),
-        }
-    }
-
-    /// What halves the identity path. Average pooling is in ceil mode; max pooling in floor mode, although ceil was
-    /// asked for: at odd sizes the two paths then differ, which is an error of the sum.
-    fn block_pool(&mut self, name: &str, stride: usize, x: NodeId) -> Result<NodeId> {
-        let window = Window::square(stride, stride, 0);
-        match self.options.pool {
-            BlockPool::Avg => self.g.node(name, AvgPool { window, ceil: true }, &[x]),
-            BlockPool::Max => self.g.node(name, MaxPool { window, ceil: false }, &[x]),
-            BlockPool::MaxBlur => self.max_blur_pool(name, x),
-        }
-    }
-
-    fn max_blur_pool(&mut self, name: &str, x: NodeId) -> Result<NodeId> {
-        let window = Window::square(3, 1, 1);
-        let x = self.g.node(&format!("{name}.max"), MaxPool { window, ceil: false }, &[x])?;
-        self.g.node(&format!("{name}.blur"), Blur, &[x])
     }
 }

@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::reader::Section;
 use crate::Result;
 use crate::graph::Graph;
-use crate::models::{self, BlockPool, ModelOptions, Swap};
-use crate::ops::{Activation, Coordinates, TwistGradient};
+use crate::models::{self, BlockPool, ModelOptions, Swap, TwistVersion};
+use crate::ops::{Activation, Coordinates, GroupOrder, TwistGradient};
 
 /// The activations that a recipe can name.
 const ACTIVATIONS: [(&str, Activation); 7] = [
@@ -28,6 +28,15 @@ const GRADIENTS: [(&str, TwistGradient); 2] = [("published", TwistGradient::Publ
 
 const COORDINATES: [(&str, Coordinates); 2] =
     [("published", Coordinates::Published), ("centred", Coordinates::Centred)];
+
+const TWISTS: [(&str, TwistVersion); 3] =
+    [("off", TwistVersion::Off), ("first", TwistVersion::First), ("second", TwistVersion::Second)];
+
+const ORDERS: [(&str, GroupOrder); 3] = [
+    ("straight", GroupOrder::Straight),
+    ("rotated", GroupOrder::Rotated),
+    ("cycles_of_four", GroupOrder::CyclesOfFour),
+];
 
 /// `[model]`: which network, and its options. `model = "name"` is short for a section with the name alone.
 ///
@@ -76,6 +85,24 @@ pub struct ModelRecipe {
     /// Where their coordinates begin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub twist_coordinates: Option<Coordinates>,
+    /// Stride of the first convolution.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stem_stride: Option<usize>,
+    /// The ConvTwist of the blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub twist: Option<TwistVersion>,
+    /// Channels per group of the 3×3 convolutions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_channels: Option<usize>,
+    /// Which input group each output group reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_order: Option<GroupOrder>,
+    /// How often the second ConvTwist is applied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iters: Option<usize>,
+    /// Outputs per channel of the depthwise convolutions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multiplier: Option<usize>,
 }
 
 impl ModelRecipe {
@@ -100,6 +127,12 @@ impl ModelRecipe {
             swap: s.optional_choice("swap", &SWAPS)?,
             twist_gradient: s.optional_choice("twist_gradient", &GRADIENTS)?,
             twist_coordinates: s.optional_choice("twist_coordinates", &COORDINATES)?,
+            stem_stride: s.optional_size("stem_stride", 1..=2)?,
+            twist: s.optional_choice("twist", &TWISTS)?,
+            group_channels: s.optional_size("group_channels", 1..=4096)?,
+            group_order: s.optional_choice("group_order", &ORDERS)?,
+            iters: s.optional_size("iters", 1..=64)?,
+            multiplier: s.optional_size("multiplier", 1..=64)?,
         };
         s.finish()?;
         Ok(model)
@@ -126,12 +159,18 @@ impl ModelRecipe {
             sa: self.sa.unwrap_or(default.sa),
             sym: self.sym.unwrap_or(default.sym),
             pool: self.pool.unwrap_or(default.pool),
-            stem: self.stem.unwrap_or(default.stem),
+            stem: self.stem.or(default.stem),
             layers: self.layers.clone().or(default.layers),
             widen: self.widen.unwrap_or(default.widen),
             swap: self.swap.unwrap_or(default.swap),
             twist_gradient: self.twist_gradient.unwrap_or(default.twist_gradient),
             twist_coordinates: self.twist_coordinates.unwrap_or(default.twist_coordinates),
+            stem_stride: self.stem_stride.unwrap_or(default.stem_stride),
+            twist: self.twist.unwrap_or(default.twist),
+            group_channels: self.group_channels.or(default.group_channels),
+            group_order: self.group_order.unwrap_or(default.group_order),
+            iters: self.iters.unwrap_or(default.iters),
+            multiplier: self.multiplier.unwrap_or(default.multiplier),
         };
         models::build(&self.name, &options)
     }

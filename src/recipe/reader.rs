@@ -200,6 +200,13 @@ impl<'a> Section<'a> {
         self.count_of(key, value, &range).map(Some)
     }
 
+    /// [`Section::optional_count`] for sizes.
+    pub fn optional_size(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Result<Option<usize>> {
+        let range = u64::from(*range.start())..=u64::from(*range.end());
+        // The range is one of u32, so nothing is lost.
+        Ok(self.optional_count(key, range)?.map(|n| n as usize))
+    }
+
     fn count_of(&self, key: &str, value: Value<'a>, range: &RangeInclusive<u64>) -> Result<u64> {
         let count = match value.get_ref() {
             DeValue::Integer(i) => u64::from_str_radix(i.as_str(), i.radix()).ok(),

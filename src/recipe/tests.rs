@@ -129,6 +129,24 @@ fn imagewoof_recipes_build_the_published_nets() {
     }
 }
 
+/// E3's nets and the record's, whose sizes tests/fixtures/make_twisted.py counts in PyTorch.
+#[test]
+fn convtwist_recipes_build_the_published_nets() {
+    for (name, params, size, epochs) in [
+        ("convtwist-second-192-5ep", 13_652_907, 192, 5),
+        ("permuted-groups-192-5ep", 28_990_123, 192, 5),
+        ("depthwise", 42_292_845, 128, 5),
+        ("128-5ep-best", 30_826_295, 128, 5),
+    ] {
+        let r = Recipe::builtin(&format!("woof-{name}")).unwrap();
+        let summary = r.model.build(10, r.data.size as usize).unwrap().summary();
+        assert_eq!((summary.total_params, r.data.size, r.epochs()), (params, size, epochs), "{name}");
+        let Method::Ranger(radam) = r.optimizer.method else { panic!("{name}: {:?}", r.optimizer.method) };
+        assert!(radam.eps_before_debias && !r.optimizer.decay_norm_and_bias && r.data.drop_last, "{name}");
+        assert_eq!(r.data.framing, Framing::Shorter { to: size as usize + 32 }, "{name}");
+    }
+}
+
 #[test]
 fn unknown_keys_name_line_and_nearest_key() {
     let error = message(&SMALL.replace("momentum", "momentun"));

@@ -3,17 +3,20 @@
 use handgrad::backend::{Cpu, Host, Real, Reference};
 use handgrad::engine::Engine;
 use handgrad::graph::{Graph, Shape};
-use handgrad::models::{self, ModelOptions};
-use handgrad::ops::{Activation, Conv2d, Flatten, Linear, MaxPool, Window};
+use handgrad::models::{self, BlockPool, ModelOptions, TwistVersion};
+use handgrad::ops::{Activation, Conv2d, Flatten, GroupOrder, Linear, MaxPool, Window};
 use handgrad::optim::{Decay, Optimizer, ParamTable, Rates, Sgd, SgdConfig};
 use handgrad::rng::fnv1a;
 use ndarray::{Array2, Array4};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-/// The progression and single ops, and the larger nets.
-const FILES: [&[u8]; 2] =
-    [include_bytes!("../fixtures/golden.safetensors"), include_bytes!("../fixtures/models.safetensors")];
+/// The progression and single ops, the larger nets, and those with twists.
+const FILES: [&[u8]; 3] = [
+    include_bytes!("../fixtures/golden.safetensors"),
+    include_bytes!("../fixtures/models.safetensors"),
+    include_bytes!("../fixtures/twisted.safetensors"),
+];
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// The hash that the generating script and this test share: SplitMix64's finaliser.
@@ -79,6 +82,11 @@ fn projections(name: &str, values: &[f64]) -> Vec<f64> {
     (0..4).map(|k| values.iter().enumerate().map(|(i, v)| sign(i, k) * v).sum()).collect()
 }
 
+/// (k − rot180 k)/2 of 3×3 kernels: what a twist uses of them.
+fn antisymmetric(kernels: &[f64]) -> Vec<f64> {
+    kernels.chunks(9).flat_map(|k| (0..9).map(|i| (k[i] - k[8 - i]) / 2.0)).collect()
+}
+
 fn build(settings: &Value) -> Graph {
     if let Some(options) = settings.get("options") {
         let options: ModelOptions = serde_json::from_value(options.clone()).unwrap();
@@ -141,6 +149,7 @@ fn train_as_pytorch<B: Host>(run: &str, tolerance: f64) {
             "weight" if shape.len() == 1 => uniform(&full, len, 0.2).iter().map(|v| 1.0 + v).collect(),
             "weight" | "weight_orig" => uniform(&full, len, (3.0 / shape[1..].iter().product::<usize>() as f64).sqrt()),
             "m" => uniform(&full, len, 0.2).iter().map(|v| 1.0 + v).collect(),
+            "radii" => uniform(&full, len, 0.2).iter().map(|v| 0.5 + v).collect(),
             _ => uniform(&full, len, 0.1),
         };
         let values: Vec<B::Elem> = values.iter().map(|&v| B::Elem::of(v)).collect();
@@ -207,8 +216,12 @@ fn train_as_pytorch<B: Host>(run: &str, tolerance: f64) {
     }
     let theirs = fixtures.get(&format!("{run}/losses"));
     assert_close(&format!("{run} losses"), &losses, &theirs, largest(&theirs), tolerance);
-    for name in &names {
-        let value = wide(&engine.params().to_torch(name).unwrap());
+    // As published, a twist's y-kernel is overwritten with the x-kernel, turned; here it only exists.
+    for name in names.iter().filter(|name| !(name.ends_with("conv_y.weight") && idle.contains(&name.as_str()))) {
+        let mut value = wide(&engine.params().to_torch(name).unwrap());
+        if name.ends_with("conv_x.weight") || name.ends_with("conv_y.weight") {
+            value = antisymmetric(&value);
+        }
         let at = |what: &str| fixtures.get(&format!("{run}/final/{name}/{what}"));
         let full = format!("{key}/{name}");
         let what = format!("{run}: {name} after ten steps");
@@ -264,10 +277,46 @@ runs! {
     xresnet50: "xresnet50",
     xse_resnext50: "xse_resnext50",
     resnet18: "resnet18",
+    twist_published: "twist-published",
+    twist_3x3_published: "twist-3x3-published",
+    twist_3x3_tied: "twist-3x3-tied",
+    max_blur: "max-blur",
+    mxresnet: "mxresnet",
+    mxresnet_first: "mxresnet-first",
+    mxresnet_first_tied: "mxresnet-first-tied",
+    mxresnet_second: "mxresnet-second",
+    mxresnet_groups: "mxresnet-groups",
+    mxresnet_depthwise: "mxresnet-depthwise",
     bag_of_tricks: "bag-of-tricks",
 }
 
 #[test]
 fn the_hash_is_the_scripts() {
     assert_eq!(uniform("hash", 8, 1.0), Fixtures::load().get("hash"));
+}
+
+/// The mxresnets at full width, as their recipes build them, against the same nets in PyTorch.
+#[test]
+fn mxresnets_have_the_sizes_of_pytorchs() {
+    let base = ModelOptions { size: 128, sa: true, pool: BlockPool::MaxBlur, ..Default::default() };
+    let groups = ModelOptions {
+        layers: Some(vec![4, 6, 8, 10]),
+        group_channels: Some(8),
+        group_order: GroupOrder::CyclesOfFour,
+        ..base.clone()
+    };
+    let cases = [
+        ("mxresnet", base.clone()),
+        ("mxresnet first", ModelOptions { twist: TwistVersion::First, ..base.clone() }),
+        ("mxresnet second", ModelOptions { twist: TwistVersion::Second, ..base.clone() }),
+        ("mxresnet groups [4, 6, 8, 10]", groups),
+        ("mxresnet-depthwise x6", base.clone()),
+        ("mxresnet-depthwise x4", ModelOptions { multiplier: 4, ..base }),
+    ];
+    let sizes = &Fixtures::with_run("mxresnet").golden["sizes"];
+    assert_eq!(sizes.as_object().unwrap().len(), cases.len());
+    for (case, options) in cases {
+        let graph = models::build(case.split(' ').next().unwrap(), &options).unwrap();
+        assert_eq!(Some(graph.summary().total_params as u64), sizes[case].as_u64(), "{case}");
+    }
 }

@@ -11,7 +11,7 @@ use ndarray::{Array2, Array4};
 
 /// A model with dropout where it has that, the large families narrow enough for a test.
 fn build(name: &str) -> Graph {
-    let family = name.starts_with('x');
+    let family = name.starts_with('x') || name.starts_with("mxresnet");
     // Deep nets halve their maps often: below this size a 3×3 convolution would see one pixel and zeros.
     let size = if family || name == "bag-of-tricks" { 64 } else { 32 };
     let options = ModelOptions {
