@@ -147,6 +147,30 @@ fn convtwist_recipes_build_the_published_nets() {
     }
 }
 
+/// E5 keeps the head of 1000 outputs; its one-cycle runs have 71 steps of 128 images per epoch.
+#[test]
+fn resnet18_recipes_are_e5s() {
+    for name in ["sgd-step", "lr-found", "onecycle", "adamw"] {
+        let r = Recipe::builtin(&format!("woof-resnet18-{name}")).unwrap();
+        let summary = r.model.build(10, 224).unwrap().summary();
+        assert_eq!((summary.total_params, r.data.size, r.data.batch, r.epochs()), (11_689_512, 224, 128, 40), "{name}");
+        assert!(r.optimizer.decay_norm_and_bias && !r.data.drop_last, "{name}");
+    }
+}
+
+#[test]
+fn bag_of_tricks_recipes_are_e4s() {
+    let lsuv = |name: &str| {
+        let r = Recipe::builtin(name).unwrap();
+        assert_eq!(r.optimizer.method, sgd(0.0), "{name}");
+        let phases = r.phases.iter().map(|phase| (phase.length, phase.lsuv));
+        phases.collect::<Vec<_>>()
+    };
+    let epochs = |epochs, lsuv| (Length::Epochs(epochs), lsuv);
+    assert_eq!(lsuv("nette-bag-of-tricks"), [epochs(1, false), epochs(5, false), epochs(5, true)]);
+    assert_eq!(lsuv("nette-bag-of-tricks-lsuv-fresh"), [epochs(5, true)]);
+}
+
 #[test]
 fn unknown_keys_name_line_and_nearest_key() {
     let error = message(&SMALL.replace("momentum", "momentun"));
