@@ -133,7 +133,10 @@ fn imagewoof_recipes_build_the_published_nets() {
 #[test]
 fn convtwist_recipes_build_the_published_nets() {
     for (name, params, size, epochs) in [
+        ("convtwist-80", 46_283_051, 128, 80),
+        ("convtwist-second-80", 13_652_907, 128, 80),
         ("convtwist-second-192-5ep", 13_652_907, 192, 5),
+        ("permuted-groups-80", 28_990_123, 128, 80),
         ("permuted-groups-192-5ep", 28_990_123, 192, 5),
         ("depthwise", 42_292_845, 128, 5),
         ("128-5ep-best", 30_826_295, 128, 5),
