@@ -149,7 +149,7 @@ impl Bench {
             dy: view_mut(&self.output, n, &mut self.dy),
             dx: self.dx.iter_mut().zip(inputs).map(|(dx, s)| Grad::Write(view_mut(s, n, dx))).collect(),
             params: self.params.iter().map(Vec::as_slice).collect(),
-            dparams: self.dparams.iter_mut().map(|values| ParamGrad { values, add: false }).collect(),
+            dparams: self.dparams.iter_mut().map(|values| ParamGrad { values, add: false, needed: true }).collect(),
             saved: self.saved.iter().map(Vec::as_slice).collect(),
             scratch: &mut self.scratch,
         });

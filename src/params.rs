@@ -23,6 +23,8 @@ pub struct ParamInfo {
     pub len: usize,
     /// Whether a layer on the way to the output uses it: others are never touched, by no optimizer.
     pub used: bool,
+    /// Whether it is kept from being trained ([`Graph::freeze`]): no optimizer touches it either.
+    pub frozen: bool,
     /// Whether it belongs to a normalisation or is a bias.
     pub norm_or_bias: bool,
     /// The order of its elements here and in files.
@@ -202,10 +204,11 @@ fn to_torch<E: Real>(info: &ParamInfo, buffer: &[E]) -> Vec<E> {
 fn tabulate(params: &[Param], marks: impl Fn(usize) -> (bool, bool)) -> (Vec<ParamInfo>, usize) {
     let mut table = Vec::new();
     let mut offset: usize = 0;
-    for (i, Param { name, spec }) in params.iter().enumerate() {
+    for (i, Param { name, spec, frozen }) in params.iter().enumerate() {
         let len = spec.layout.len();
         let (used, norm_or_bias) = marks(i);
-        table.push(ParamInfo { name: name.clone(), offset, len, used, norm_or_bias, layout: spec.layout.clone() });
+        let (name, frozen, layout) = (name.clone(), *frozen, spec.layout.clone());
+        table.push(ParamInfo { name, offset, len, used, frozen, norm_or_bias, layout });
         offset = offset.saturating_add(len).next_multiple_of(ALIGN);
     }
     (table, offset)

@@ -83,7 +83,8 @@ fn measure<B: Host>(args: &Args) -> Result<Measured> {
     let recipe = Recipe::load(&args.recipe)?;
     let batch = args.batch.unwrap_or(recipe.data.batch as usize);
     let size = args.size.unwrap_or(recipe.data.size as usize);
-    let graph = recipe.model.build(10, size)?;
+    let mut graph = recipe.model.build(10, size)?;
+    graph.freeze(|name| recipe.optimizer.freezes(name));
     let classes = graph.shape(graph.output()).c;
     // Parameters' moments and random inputs beside what the engine takes.
     let params = graph.params().iter().map(|param| param.spec.layout.len()).sum::<usize>();

@@ -9,7 +9,7 @@ use super::out;
 use super::train::{Args, Run, say, train};
 use crate::io::atomic::write_atomically;
 use crate::recipe::Recipe;
-use crate::train::{Environment, Report, RunFolder};
+use crate::train::{Environment, FirstWeights, Report, RunFolder};
 use crate::{Error, ErrorKind, Result};
 
 /// The recipe of the runs, beside their folders; its seed is that of the first.
@@ -67,14 +67,15 @@ pub(super) fn run(args: &Args, runs: u32, stop: &AtomicBool) -> Result<()> {
     let path_of = |seed: u64| folder.join(format!("seed-{seed}"));
     let first = path_of(recipe.train.seed);
     let begun = if args.resume { Environment::read(&first.join("run.json"))? } else { None };
-    let from = args.from.clone().or_else(|| begun.and_then(|environment| environment.from));
+    let from = args.first_weights().or_else(|| begun.and_then(|environment| environment.from));
     let mut outcomes = Vec::new();
     let mut before: Option<PathBuf> = None;
     for i in 0..runs {
         let mut recipe = recipe.clone();
         recipe.train.seed = recipe.train.seed.saturating_add(i.into());
         let seed = recipe.train.seed;
-        let from = before.take().filter(|_| args.runs_reuse).or_else(|| from.clone());
+        let reused = before.take().filter(|_| args.runs_reuse).map(|file| FirstWeights { file, new_head: false });
+        let from = reused.or_else(|| from.clone());
         let (model, report) = one(args, recipe, &path_of(seed), from, stop).map_err(|e| {
             if !first.exists() {
                 // Nothing came of it; it fails where there is more in the folder, and that is right.
@@ -147,7 +148,7 @@ fn one(
     args: &Args,
     recipe: Recipe,
     path: &Path,
-    from: Option<PathBuf>,
+    from: Option<FirstWeights>,
     stop: &AtomicBool,
 ) -> Result<(PathBuf, Report)> {
     let begun = args.resume && path.join("recipe.toml").exists();

@@ -14,7 +14,7 @@ use super::several;
 use crate::backend::{Cpu, Reference};
 use crate::graph::grouped;
 use crate::recipe::Recipe;
-use crate::train::{self, Environment, Event, Job, Report, RunFolder, quoted};
+use crate::train::{self, Environment, Event, FirstWeights, Job, Report, RunFolder, quoted};
 use crate::{Error, ErrorKind, Result};
 
 #[derive(clap::Args)]
@@ -25,6 +25,7 @@ Examples:
   handgrad train cifar10-resnet --seed 1 --out runs/a       another seed, a folder of your choice
   handgrad train --out runs/a --resume                      go on where runs/a stopped
   handgrad train cifar10-resnet --runs 5                    mean and spread over five seeds
+  handgrad train my.toml --from resnet18.safetensors --new-head   another's weights, classes of your own
   handgrad train my.toml --set optimizer.weight_decay=1e-4  your own recipe, one key changed")]
 pub struct Args {
     /// A built-in recipe (see `handgrad recipes`) or the path of a .toml file.
@@ -56,9 +57,12 @@ pub struct Args {
     /// Threads; all cores by default. The result does not depend on it.
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
-    /// Begin with the weights of a model file instead of random ones.
-    #[arg(long, value_name = "MODEL")]
-    pub(super) from: Option<PathBuf>,
+    /// Begin with the weights of a model file, or of a state dict with PyTorch's names, instead of random ones.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// With --from: let the last linear layer begin with random weights all the same, for other classes.
+    #[arg(long, requires = "from")]
+    new_head: bool,
     /// Train so many models, with seeds one apart, each in a folder of its own, and report mean and spread.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     runs: Option<u32>,
@@ -80,6 +84,11 @@ pub struct Args {
 }
 
 impl Args {
+    /// What the flags say to begin with.
+    pub(super) fn first_weights(&self) -> Option<FirstWeights> {
+        self.from.clone().map(|file| FirstWeights { file, new_head: self.new_head })
+    }
+
     /// The recipe with every flag applied.
     pub(super) fn recipe(&self, name: &str) -> Result<Recipe> {
         let mut recipe = Recipe::load(name)?;
@@ -104,7 +113,7 @@ impl Args {
     }
 
     /// Backend, dataset and first weights: what the flags say, else what the run to resume began with.
-    fn surroundings(&self, run: &Run) -> Result<(Backend, Option<PathBuf>, Option<PathBuf>)> {
+    fn surroundings(&self, run: &Run) -> Result<(Backend, Option<PathBuf>, Option<FirstWeights>)> {
         let folder = &run.folder;
         let before = if run.resume { Environment::read(&folder.environment())? } else { None };
         let Some(before) = before else {
@@ -158,8 +167,8 @@ pub(super) struct Run {
     pub folder: RunFolder,
     /// Go on from the folder's checkpoint.
     pub resume: bool,
-    /// A model file to begin with.
-    pub from: Option<PathBuf>,
+    /// The weights to begin with.
+    pub from: Option<FirstWeights>,
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -168,7 +177,7 @@ pub fn run(args: Args) -> Result<()> {
         return several::run(&args, runs, &stop);
     }
     let (recipe, folder) = args.folder()?;
-    let (job, report) = train(&args, Run { recipe, folder, resume: args.resume, from: args.from.clone() }, &stop)?;
+    let (job, report) = train(&args, Run { recipe, folder, resume: args.resume, from: args.first_weights() }, &stop)?;
     if args.json {
         return out::json(&report);
     }

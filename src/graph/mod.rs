@@ -64,6 +64,8 @@ pub struct Param {
     pub name: String,
     /// Order and first values.
     pub spec: ParamSpec,
+    /// Never trained: see [`Graph::freeze`].
+    pub frozen: bool,
 }
 
 /// A directed acyclic graph of layers, in an order in which it can run.
@@ -142,9 +144,27 @@ impl Graph {
     /// # Ok::<(), handgrad::Error>(())
     /// ```
     pub fn set_inits(&mut self, choose: impl Fn(&str, &ParamSpec) -> Option<Init>) {
-        for Param { name, spec } in &mut self.params {
+        for Param { name, spec, .. } in &mut self.params {
             spec.init = choose(name, spec).unwrap_or(spec.init);
         }
+    }
+
+    /// Keeps the parameters that `which` names from being trained, and these alone. Training then does without their
+    /// gradients, and without the backward pass of every layer that has no trained parameter at or before it. State still
+    /// moves: a frozen batch-norm trains with its batch's statistics and averages them, as PyTorch's `requires_grad =
+    /// False` leaves it. The text of a graph says nothing of this.
+    ///
+    /// ```
+    /// use handgrad::{backend::Cpu, models, plan::{Mode, Plan}};
+    /// let mut graph = models::build("convnet2", &Default::default())?;
+    /// let all = Plan::compile::<Cpu>(&graph, 64, Mode::Train)?;
+    /// graph.freeze(|name| !name.starts_with("out."));
+    /// let head = Plan::compile::<Cpu>(&graph, 64, Mode::Train)?;
+    /// assert!(head.arena_len() < all.arena_len());
+    /// # Ok::<(), handgrad::Error>(())
+    /// ```
+    pub fn freeze(&mut self, which: impl Fn(&str) -> bool) {
+        self.params.iter_mut().for_each(|param| param.frozen = which(&param.name));
     }
 
     fn declare(table: &mut Vec<Param>, layer: &str, specs: Vec<ParamSpec>) -> Result<Vec<usize>> {
@@ -156,7 +176,7 @@ impl Graph {
             }
             let name = format!("{layer}.{}", spec.name);
             ids.push(table.len());
-            table.push(Param { name, spec });
+            table.push(Param { name, spec, frozen: false });
         }
         Ok(ids)
     }
@@ -296,6 +316,14 @@ impl Graph {
         used
     }
 
+    /// The parameters of the last linear layer on the way to the output: of what maps features to classes.
+    pub fn head_params(&self) -> impl Iterator<Item = &str> {
+        let linear = |node: &&Node| matches!(node.source, Source::Op(OpSpec::Linear(_)));
+        let mut alive = self.nodes.iter().zip(self.alive()).filter(|(_, alive)| *alive).map(|(node, _)| node);
+        let head = alive.rfind(linear);
+        head.into_iter().flat_map(|node| &node.params).map(|&p| self.params[p].name.as_str())
+    }
+
     /// Parameters of normalisations, and all that are called `bias`: what many recipes spare from weight decay.
     pub fn norm_and_bias_params(&self) -> Vec<bool> {
         let mut found: Vec<bool> = self.params.iter().map(|param| param.spec.name == "bias").collect();
@@ -390,7 +418,7 @@ fn resolve(
             return Err(shape_error(layer, Mismatch::new(format!("{name} is too large"), "fewer than 2^31 values")));
         }
         let id = *by_name.entry(name.clone()).or_insert_with(|| {
-            table.push(Param { name: name.clone(), spec });
+            table.push(Param { name: name.clone(), spec, frozen: false });
             table.len() - 1
         });
         ids.push(id);

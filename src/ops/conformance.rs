@@ -183,7 +183,7 @@ pub fn run<B: Host>(case: &Case, operands: &Operands, run: Run, delivery: Delive
         dy: ArrayViewMut4::from_shape(dy_dim, &mut dy[..]).expect("sizes fit"),
         dx: grads.collect(),
         params: params.iter().map(Vec::as_slice).collect(),
-        dparams: dparams.iter_mut().map(|values| ParamGrad { values, add }).collect(),
+        dparams: dparams.iter_mut().map(|values| ParamGrad { values, add, needed: true }).collect(),
         saved: saved.iter().map(Vec::as_slice).collect(),
         scratch: &mut scratch,
     });

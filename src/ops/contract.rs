@@ -394,6 +394,8 @@ pub struct ParamGrad<'a, E> {
     pub values: &'a mut [E],
     /// Add to it (another use of a shared weight, an accumulated micro-batch) instead of overwriting it.
     pub add: bool,
+    /// Somebody reads it. Where nobody does, since the parameter is frozen, a kernel may leave it, to save work.
+    pub needed: bool,
 }
 
 impl<E: Copy + std::ops::AddAssign> ParamGrad<'_, E> {

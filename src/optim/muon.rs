@@ -135,6 +135,7 @@ impl<E: Real> Muon<E> {
         // The first and the last: the layers that touch images and classes are not hidden.
         matrices.pop();
         matrices.drain(..matrices.len().min(1));
+        matrices.retain(|matrix| !table.places()[matrix.place].pieces.is_empty());
         let mut pieces = vec![(false, 0.0); table.piece_count()];
         for matrix in &matrices {
             pieces[table.places()[matrix.place].pieces.clone()].fill((true, 0.0));

@@ -24,6 +24,8 @@ pub struct ParamEntry<'a> {
     pub len: usize,
     /// Whether the graph reads it. A parameter without a use is never touched, decay included.
     pub used: bool,
+    /// Whether it is kept as it is.
+    pub frozen: bool,
     /// Whether it belongs to a normalisation or is a bias: see [`ParamTable::decay_norm_and_bias`].
     pub norm_or_bias: bool,
     /// Inputs and outputs, `[inputs][outputs]`, where it is the weight of a linear layer or a convolution, whose inputs
@@ -34,7 +36,7 @@ pub struct ParamEntry<'a> {
 impl<'a> ParamEntry<'a> {
     /// A used parameter without a shape.
     pub fn vector(name: &'a str, offset: usize, len: usize) -> Self {
-        ParamEntry { name, offset, len, used: true, norm_or_bias: false, matrix: None }
+        ParamEntry { name, offset, len, used: true, frozen: false, norm_or_bias: false, matrix: None }
     }
 }
 
@@ -45,8 +47,8 @@ impl<'a> From<&'a ParamInfo> for ParamEntry<'a> {
             Layout::Conv { kernel: (h, w), cin, cout } => Some((h * w * cin, cout)),
             Layout::Linear { map: (h, w, c), outputs } => Some((h * w * c, outputs)),
         };
-        let ParamInfo { name, offset, len, used, norm_or_bias, .. } = info;
-        ParamEntry { name, offset: *offset, len: *len, used: *used, norm_or_bias: *norm_or_bias, matrix }
+        let &ParamInfo { ref name, offset, len, used, frozen, norm_or_bias, .. } = info;
+        ParamEntry { name, offset, len, used, frozen, norm_or_bias, matrix }
     }
 }
 
@@ -55,7 +57,7 @@ impl<'a> From<&'a ParamInfo> for ParamEntry<'a> {
 pub struct GroupRule {
     /// A name in which `*` stands for any characters: `*.bias`, `head.*`, `*.bn.*`.
     pub pattern: String,
-    /// Factor on the learning rate.
+    /// Factor on the learning rate. At 0 they are kept as they are, as if frozen.
     pub lr_scale: f64,
     /// Weight decay instead of the optimizer's; `None` keeps that one.
     pub weight_decay: Option<f64>,
@@ -122,7 +124,7 @@ pub(super) struct Place {
     pub group: usize,
     /// See [`ParamEntry::matrix`].
     pub matrix: Option<(usize, usize)>,
-    /// Its pieces among those of the table.
+    /// Its pieces among those of the table: none where it is kept as it is.
     pub pieces: Range<usize>,
 }
 
@@ -167,7 +169,8 @@ impl ParamTable {
             let rule = rules.iter().position(|r| r.matches(e.name)).map_or(0, |i| i + 1);
             let group = rule + if e.norm_or_bias { rules.len() + 1 } else { 0 };
             let first = table.pieces.len();
-            table.pieces.extend(cut(e, group));
+            let moves = !e.frozen && (rule == 0 || rules[rule - 1].lr_scale > 0.0);
+            table.pieces.extend(cut(e, group).filter(|_| moves));
             let pieces = first..table.pieces.len();
             table.places.push(Place { offset: e.offset, len: e.len, group, matrix: e.matrix, pieces });
         }
@@ -207,7 +210,7 @@ impl ParamTable {
         self.len == 0
     }
 
-    /// How many elements a step updates.
+    /// How many elements a step updates: those of frozen and unused parameters it does not.
     pub fn used_len(&self) -> usize {
         self.pieces.iter().map(|p| p.len).sum()
     }

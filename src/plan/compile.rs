@@ -1,7 +1,7 @@
 //! From graph to plan: order, liveness, in-place aliases, offsets, and a check that no step gets overlapping operands.
 
 use super::arena::ALIGN;
-use super::{Buffer, DxPlace, Explained, Mode, Pass, Place, Plan, Step};
+use super::{Buffer, DparamPlace, DxPlace, Explained, Mode, Pass, Place, Plan, Step};
 use crate::backend::Host;
 use crate::graph::{Graph, Node, NodeId, Shape, Source};
 use crate::ops::Op;
@@ -121,9 +121,9 @@ impl<'g> Compiler<'g> {
             forward_at[i] = Some(end);
             end += 1;
         }
-        // In training everything behind a parameter, else everything behind the layer that is explained.
+        // In training everything behind a parameter that learns, else everything behind the layer that is explained.
         let begins = |i: usize, node: &Node| match mode {
-            Mode::Train => !node.params.is_empty(),
+            Mode::Train => node.params.iter().any(|&p| !graph.params()[p].frozen),
             Mode::Explain(layer) => i == layer.0,
             Mode::Eval | Mode::Infer => false,
         };
@@ -255,11 +255,15 @@ impl<'g> Compiler<'g> {
             let place = |id: &NodeId| self.places[id.0].expect("forward placed it");
             let x = if keeps.inputs { node.inputs.iter().map(place).collect() } else { Vec::new() };
             let y = keeps.output.then(|| self.places[i].expect("forward placed it"));
-            let add = node.params.iter().map(|&p| std::mem::replace(&mut written[p], true)).collect();
+            let dparams = node.params.iter().map(|&p| DparamPlace {
+                needed: !self.graph.params()[p].frozen,
+                add: std::mem::replace(&mut written[p], true),
+            });
+            let dparams = dparams.collect();
             let shapes = self.shapes(node);
             let scratch = self.scratch::<B>(op, node, &shapes, at, max_batch);
             let saved = self.saved[i].clone();
-            self.steps.push(Step { node: i, saved, scratch, pass: Pass::Backward { x, y, dy, dx, add } });
+            self.steps.push(Step { node: i, saved, scratch, pass: Pass::Backward { x, y, dy, dx, dparams } });
         }
     }
 

@@ -109,6 +109,15 @@ enum DxPlace {
     InPlace(usize),
 }
 
+/// What becomes of the gradient of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct DparamPlace {
+    /// The parameter is trained.
+    needed: bool,
+    /// An earlier step of this pass wrote it (a shared weight).
+    add: bool,
+}
+
 #[derive(Clone, Debug)]
 struct Step {
     node: usize,
@@ -131,8 +140,8 @@ enum Pass {
         y: Option<Place>,
         dy: usize,
         dx: Vec<DxPlace>,
-        /// Per parameter: an earlier step of this pass wrote its gradient (a shared weight).
-        add: Vec<bool>,
+        /// Per parameter.
+        dparams: Vec<DparamPlace>,
     },
 }
 

@@ -39,16 +39,17 @@ impl fmt::Display for Plan {
                     let how = if *in_place { " in place" } else { "" };
                     ("→", format!("{} → {}{how}", inputs.join(" + "), self.slot(*y)), mflops(1))
                 }
-                Pass::Backward { dy, dx, .. } => {
+                Pass::Backward { dy, dx, dparams, .. } => {
                     let outputs = dx.iter().map(|dx| match dx {
                         DxPlace::Skip => "·".into(),
                         DxPlace::Write(b) => self.slot(*b),
                         DxPlace::Add(b) => format!("+{}", self.slot(*b)),
                         DxPlace::InPlace(_) => "in place".into(),
                     });
-                    let inputs_too = u64::from(dx.iter().any(|dx| *dx != DxPlace::Skip));
+                    let inputs = u64::from(dx.iter().any(|dx| *dx != DxPlace::Skip));
+                    let weights = u64::from(dparams.is_empty() || dparams.iter().any(|dparam| dparam.needed));
                     let outputs: Vec<String> = outputs.collect();
-                    ("←", format!("{} → {}", self.slot(*dy), outputs.join(" ")), mflops(1 + inputs_too))
+                    ("←", format!("{} → {}", self.slot(*dy), outputs.join(" ")), mflops(weights + inputs))
                 }
             };
             writeln!(

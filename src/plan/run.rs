@@ -211,7 +211,7 @@ impl Plan {
         arena: &'a Arena<B::Elem>,
         accumulate: bool,
     ) {
-        let Pass::Backward { x, y, dy, dx, add } = &step.pass else { return };
+        let Pass::Backward { x, y, dy, dx, dparams } = &step.pass else { return };
         let n = input.images.dim().0;
         let node = &self.graph.nodes()[step.node];
         let dim = |id: usize| {
@@ -240,10 +240,11 @@ impl Plan {
             DxPlace::Add(b) => Grad::Add(mutable(b, id.0)),
             DxPlace::InPlace(b) => Grad::InPlace(mutable(b, id.0)),
         });
-        let dparams = node.params.iter().zip(add).map(|(&p, &again)| ParamGrad {
+        let dparams = node.params.iter().zip(dparams).map(|(&p, place)| ParamGrad {
             // SAFETY: the parameters of one node are different table entries, and nobody else looks at gradients.
             values: unsafe { all_grads.slice_mut(params.range(p)) },
-            add: accumulate || again,
+            add: accumulate || place.add,
+            needed: place.needed,
         });
         let io = Backward {
             training: self.mode == super::Mode::Train,

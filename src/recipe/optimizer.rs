@@ -278,6 +278,11 @@ impl OptimizerRecipe {
         !matches!(self.method, Method::Sgd { momentum: 0.0, .. } | Method::RmsProp { momentum: 0.0, .. })
     }
 
+    /// Whether the group of a parameter has a rate of 0.
+    pub fn freezes(&self, parameter: &str) -> bool {
+        self.rules().iter().find(|rule| rule.matches(parameter)).is_some_and(|rule| rule.lr_scale == 0.0)
+    }
+
     /// The rules for [`ParamTable::of`].
     pub fn rules(&self) -> Vec<GroupRule> {
         let rule = |g: &GroupRecipe| {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Job, write_text};
+use super::{FirstWeights, Job, write_text};
 use crate::data::Dataset;
 use crate::{Error, ErrorKind, Result};
 
@@ -25,9 +25,9 @@ pub struct Environment {
     pub dataset: String,
     /// The checksum in the dataset's header, in hexadecimal digits.
     pub dataset_checksum: String,
-    /// The model file whose weights it began with, where it did not begin with random ones.
+    /// The weights that it began with, where they were not random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<PathBuf>,
+    pub from: Option<FirstWeights>,
 }
 
 impl Environment {
@@ -43,7 +43,10 @@ impl Environment {
             // Absolute, since a run may be resumed from another working directory.
             dataset: std::path::absolute(dataset).unwrap_or_else(|_| dataset.to_owned()).display().to_string(),
             dataset_checksum: checksum(&job.dataset),
-            from: job.from.as_deref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned())),
+            from: job.from.as_ref().map(|FirstWeights { file, new_head }| FirstWeights {
+                file: std::path::absolute(file).unwrap_or_else(|_| file.clone()),
+                new_head: *new_head,
+            }),
         }
     }
 

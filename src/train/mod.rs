@@ -49,8 +49,17 @@ pub struct Job {
     pub resume: bool,
     /// Go on although the checkpoint was made at another SIMD level, which gives other bits.
     pub other_simd: bool,
-    /// A model file whose weights and statistics the run begins with, instead of random ones.
-    pub from: Option<PathBuf>,
+    /// The weights and statistics that the run begins with, instead of random ones.
+    pub from: Option<FirstWeights>,
+}
+
+/// Weights to begin with.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FirstWeights {
+    /// A model file, or a state dict with the names of PyTorch's models.
+    pub file: PathBuf,
+    /// The last linear layer begins with random weights all the same.
+    pub new_head: bool,
 }
 
 impl Job {
@@ -170,7 +179,8 @@ impl<B: Host> Setup<B> {
                 .expected(format!("{classes} or more"))
                 .hint("leave it out: the dataset's classes are the default"));
         }
-        let graph = recipe.model.build(classes, size)?;
+        let mut graph = recipe.model.build(classes, size)?;
+        graph.freeze(|name| recipe.optimizer.freezes(name));
         let config = train_config(recipe, dataset);
         let batch = config.batch;
         let valid = LoaderConfig {
@@ -205,7 +215,11 @@ impl<B: Host> Setup<B> {
             let found = "fewer training images than one batch, and drop_last leaves them out";
             return Err(Error::new(ErrorKind::Usage, "data.batch", found).expected("a smaller batch"));
         }
-        optimizer(&recipe.optimizer, setup.engine.params())?;
+        let optimizer = optimizer(&recipe.optimizer, setup.engine.params())?;
+        if optimizer.table().used_len() == 0 {
+            let e = Error::new(ErrorKind::Usage, "optimizer.group", "a rate of 0 for every parameter");
+            return Err(e.expected("something to train"));
+        }
         Ok(setup)
     }
 }
@@ -242,8 +256,8 @@ impl<'a, B: Host> Trainer<'a, B> {
     /// the run's folder holds anything.
     fn new(job: &'a Job) -> Result<Self> {
         let Setup { graph, mut engine, train, valid, mut ema, peak_bytes } = Setup::new(&job.recipe, &job.dataset)?;
-        if let Some(model) = &job.from {
-            model_file::load(model)?.fill(engine.params_mut())?;
+        if let Some(FirstWeights { file, new_head }) = &job.from {
+            model_file::load_weights(file)?.fill(&graph, engine.params_mut(), *new_head)?;
             ema = job.recipe.train.ema.map(|decay| Ema::new(decay, engine.params())).transpose()?;
         }
         let (feed, progress, saved_at) = (Feed::default(), Progress::default(), Instant::now());
@@ -320,7 +334,7 @@ impl<'a, B: Host> Trainer<'a, B> {
         let params = self.engine.params();
         report(Event::Ready {
             peak_bytes: self.peak_bytes,
-            params: params.table().iter().filter(|info| info.used).map(|info| info.len).sum(),
+            params: params.table().iter().filter(|info| info.used && !info.frozen).map(|info| info.len).sum(),
             images: (dataset.split(data::Split::Train).len(), dataset.split(data::Split::Valid).len()),
             epochs: recipe.epochs(),
             done: history.len() as u64,

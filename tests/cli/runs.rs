@@ -208,7 +208,7 @@ fn a_run_can_begin_with_a_model_and_runs_with_that_of_the_one_before() {
     place.done("train tiny.toml --epochs 1 --runs 3 --runs-reuse --out chain");
     place.done("train tiny.toml --epochs 1 --seed 1 --from chain/seed-0/model.safetensors --out second");
     assert!(place.model("second") == place.model("chain/seed-1"));
-    let from = place.json("second/run.json")["from"].as_str().unwrap().to_owned();
+    let from = place.json("second/run.json")["from"]["file"].as_str().unwrap().to_owned();
     assert!(from.ends_with("chain/seed-0/model.safetensors") && std::path::Path::new(&from).is_absolute());
     // A run that was stopped before its first checkpoint begins with the same model again.
     std::fs::remove_file(place.path("second/checkpoint.safetensors")).unwrap();
@@ -276,4 +276,27 @@ fn a_head_may_have_more_outputs_than_the_dataset_classes() {
     place.done("bench wide.toml --batch 2 --seconds 0.01");
     place.fails("train tiny.toml --set model.classes=9 --out few", 2, &["model.classes", "10 or more"]);
     assert!(!place.path("few").exists());
+}
+
+/// Other classes: an error that says what to do, then a head that begins anew, also where the run is resumed from nothing.
+#[test]
+fn a_run_can_begin_with_a_model_of_other_classes() {
+    let place = Place::new();
+    place.done("train tiny.toml --epochs 1 --set model.classes=12 --out twelve");
+    let from = "--from twelve/model.safetensors";
+    let wanted = ["out.weight [12, 80] instead of [10, 80]", "--new-head", "model.classes"];
+    place.fails(&format!("train tiny.toml {from} --out a"), 1, &wanted);
+    assert!(!place.path("a").exists());
+    place.fails("train tiny.toml --new-head --out a", 2, &["--from"]);
+    place.done(&format!("train tiny.toml {from} --new-head --out a"));
+    let first = place.metrics("a");
+    place.done("train tiny.toml --out fresh");
+    assert_ne!(first, place.metrics("fresh"));
+    for file in ["checkpoint.safetensors", "metrics.jsonl"] {
+        std::fs::remove_file(place.path(format!("a/{file}"))).unwrap();
+    }
+    place.done("train --out a --resume");
+    assert_eq!(place.metrics("a"), first);
+    place.done(&format!("train tiny.toml --epochs 1 {from} --new-head --runs 2 --runs-reuse --out chain"));
+    assert_eq!(place.json("chain/seed-1/run.json")["from"]["new_head"], false);
 }

@@ -10,7 +10,7 @@ use handgrad::rng::Key;
 use ndarray::{Array2, Array4};
 
 /// A model with dropout where it has that, the large families narrow enough for a test.
-fn build(name: &str) -> Graph {
+pub fn build(name: &str) -> Graph {
     let family = name.starts_with('x') || name.starts_with("mxresnet");
     // Deep nets halve their maps often: below this size a 3×3 convolution would see one pixel and zeros.
     let size = if family || name == "bag-of-tricks" { 64 } else { 32 };
@@ -128,7 +128,7 @@ fn every_parameter_of_twisted_nets_learns() {
 }
 
 /// Images and one-hot targets of a step, random.
-fn batch(n: usize, size: usize, step: u64) -> (Array4<f32>, Array2<f32>) {
+pub fn batch(n: usize, size: usize, step: u64) -> (Array4<f32>, Array2<f32>) {
     let key = Key::new(step);
     let mut pixels = key.with_name("pixels").stream();
     let images = Array4::from_shape_simple_fn((n, size, size, 3), || pixels.normal() as f32);

@@ -20,21 +20,33 @@ const METADATA: &str = "__metadata__";
 /// The type of a tensor's elements, little-endian in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Dtype {
+    /// 16-bit floating point of IEEE 754: 5 bits of exponent.
+    F16,
+    /// 16-bit floating point with the exponent of F32.
+    BF16,
     /// 32-bit floating point.
     F32,
     /// 64-bit floating point.
     F64,
     /// 64-bit unsigned integers.
     U64,
+    /// 64-bit signed integers.
+    I64,
 }
 
 impl Dtype {
     /// Bytes of an element.
     pub const fn bytes(self) -> usize {
         match self {
+            Dtype::F16 | Dtype::BF16 => 2,
             Dtype::F32 => 4,
-            Dtype::F64 | Dtype::U64 => 8,
+            Dtype::F64 | Dtype::U64 | Dtype::I64 => 8,
         }
+    }
+
+    /// Whether it is a type of integers.
+    pub const fn is_integer(self) -> bool {
+        matches!(self, Dtype::U64 | Dtype::I64)
     }
 }
 

@@ -8,6 +8,8 @@
 
 mod header;
 mod read;
+mod state_dict;
+mod tensors;
 #[cfg(feature = "train")]
 mod write;
 
@@ -21,6 +23,7 @@ use crate::{Error, ErrorKind, Result};
 
 pub use header::Dtype;
 pub use read::{ModelFile, load};
+pub use state_dict::{Weights, load_weights};
 #[cfg(feature = "train")]
 pub use write::{Extra, save};
 
@@ -38,6 +41,8 @@ mod key {
     pub const PREPROCESSING: &str = "handgrad.preprocessing";
     pub const NOTES: &str = "handgrad.notes";
     pub const CHECKSUM: &str = "handgrad.checksum";
+    /// Before all of these.
+    pub const OWN: &str = "handgrad.";
     pub const ALL: [&str; 7] = [VERSION, PROGRAM, GRAPH, CLASSES, PREPROCESSING, NOTES, CHECKSUM];
     /// Before the name of an extra text, and of an extra tensor.
     pub const EXTRA: &str = "extra/";

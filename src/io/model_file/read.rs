@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::File;
-use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::io::{Cursor, Read};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 
 use super::header::{Dtype, Header, Tensor};
+use super::tensors::{BLOCK, Tensors, open};
 use super::{ModelInfo, VERSION, key};
 use crate::backend::Real;
 use crate::graph::Graph;
@@ -18,21 +17,13 @@ use crate::{Error, ErrorKind, Result};
 
 /// The longest text of a graph: thousands of layers.
 const MAX_GRAPH: usize = 1 << 20;
-/// Bytes that are read at a time.
-const BLOCK: usize = 1 << 16;
 
 /// An open model file: its graph and information; tensors are read when asked for.
 pub struct ModelFile {
-    subject: String,
-    header: Header,
-    data_start: u64,
-    source: Mutex<Box<dyn Source>>,
+    tensors: Tensors,
     graph: Graph,
     info: ModelInfo,
 }
-
-trait Source: Read + Seek + Send {}
-impl<T: Read + Seek + Send> Source for T {}
 
 /// Opens a model file and checks all of it, weights included.
 ///
@@ -41,14 +32,7 @@ impl<T: Read + Seek + Send> Source for T {}
 /// [`ErrorKind::Shape`] if its tensors do not fit its graph, [`ErrorKind::Unsupported`] if its version is another one.
 pub fn load(path: impl AsRef<Path>) -> Result<ModelFile> {
     let path = path.as_ref();
-    let io = |e| Error::io(path, &e);
-    // Asked before opening: opening a named pipe would wait for a writer.
-    if !path.metadata().map_err(io)?.is_file() {
-        let e = Error::new(ErrorKind::Io, path.display(), "not a regular file");
-        return Err(e.expected("a model file (.safetensors)"));
-    }
-    let file = File::open(path).map_err(io)?;
-    ModelFile::read(file, &path.display().to_string())
+    ModelFile::of(Tensors::read(open(path)?, &path.display().to_string())?)
 }
 
 impl ModelFile {
@@ -57,18 +41,20 @@ impl ModelFile {
     /// # Errors
     /// As [`load`].
     pub fn from_bytes(bytes: impl AsRef<[u8]> + Send + 'static) -> Result<Self> {
-        ModelFile::read(Cursor::new(bytes), "model in memory")
+        ModelFile::of(Tensors::read(Cursor::new(bytes), "model in memory")?)
     }
 
-    fn read(mut source: impl Source + 'static, subject: &str) -> Result<Self> {
-        let io = |e| Error::io(subject, &e);
-        let len = source.seek(SeekFrom::End(0)).map_err(io)?;
-        source.seek(SeekFrom::Start(0)).map_err(io)?;
-        let (header, data_start) = Header::read(&mut source, len, subject)?;
-        let (graph, info) = describe(&header, subject)?;
-        check_tensors(&header, &graph, subject)?;
-        check_sum(&header, &mut source, subject)?;
-        Ok(ModelFile { subject: subject.into(), header, data_start, source: Mutex::new(Box::new(source)), graph, info })
+    /// Checks everything behind the header.
+    pub(super) fn of(tensors: Tensors) -> Result<Self> {
+        let Tensors { subject, header, .. } = &tensors;
+        let (graph, info) = describe(header, subject)?;
+        check_tensors(header, &graph, subject)?;
+        check_sum(&tensors)?;
+        Ok(ModelFile { tensors, graph, info })
+    }
+
+    pub(super) fn into_tensors(self) -> Tensors {
+        self.tensors
     }
 
     /// The model's graph.
@@ -83,17 +69,17 @@ impl ModelFile {
 
     /// Where the file lies: what errors call it.
     pub fn subject(&self) -> &str {
-        &self.subject
+        &self.tensors.subject
     }
 
     /// The version of handgrad that wrote it.
     pub fn program(&self) -> &str {
-        self.header.metadata.get(key::PROGRAM).map_or("", String::as_str)
+        self.tensors.header.metadata.get(key::PROGRAM).map_or("", String::as_str)
     }
 
     /// The type of its weights.
     pub fn dtype(&self) -> Dtype {
-        let of = |param: &crate::graph::Param| self.header.tensors.get(&param.name).map(|tensor| tensor.dtype);
+        let of = |param: &crate::graph::Param| self.tensors.header.tensors.get(&param.name).map(|tensor| tensor.dtype);
         self.graph.params().iter().find_map(of).unwrap_or(Dtype::F32)
     }
 
@@ -115,27 +101,27 @@ impl ModelFile {
         let of_file = self.graph.params().len() + self.graph.states().len();
         let wanted: Vec<ParamInfo> = params.table().iter().chain(params.state_table()).cloned().collect();
         if wanted.len() != of_file {
-            let e = Error::new(ErrorKind::Shape, &self.subject, format!("{of_file} parameters and states"));
+            let e = Error::new(ErrorKind::Shape, &self.tensors.subject, format!("{of_file} parameters and states"));
             return Err(e.expected(wanted.len()).hint("the file is of another model"));
         }
         for ParamInfo { name, layout, .. } in wanted {
-            let tensor = self.header.tensors.get(&name);
-            let tensor = tensor.ok_or_else(|| missing(&self.subject, &name, &layout.torch_shape()))?;
-            check_shape(&self.subject, &name, tensor, &layout.torch_shape())?;
-            params.set_from_torch(&name, &self.values(tensor)?)?;
+            let tensor = self.tensors.header.tensors.get(&name);
+            let tensor = tensor.ok_or_else(|| missing(&self.tensors.subject, &name, &layout.torch_shape()))?;
+            check_shape(&self.tensors.subject, &name, tensor, &layout.torch_shape())?;
+            params.set_from_torch(&name, &self.tensors.values(tensor)?)?;
         }
         Ok(())
     }
 
     /// The names of extra tensors and of extra texts.
     pub fn extras(&self) -> impl Iterator<Item = &str> {
-        let names = self.header.tensors.keys().chain(self.header.metadata.keys());
+        let names = self.tensors.header.tensors.keys().chain(self.tensors.header.metadata.keys());
         names.filter_map(|name| name.strip_prefix(key::EXTRA))
     }
 
     /// An extra text, if there is one of this name.
     pub fn extra_text(&self, name: &str) -> Option<&str> {
-        self.header.metadata.get(&format!("{}{name}", key::EXTRA)).map(String::as_str)
+        self.tensors.header.metadata.get(&format!("{}{name}", key::EXTRA)).map(String::as_str)
     }
 
     /// An extra tensor of numbers, in `E`'s precision.
@@ -144,8 +130,8 @@ impl ModelFile {
     /// Kind [`ErrorKind::Format`] where the file has none of this name, [`ErrorKind::Io`] where reading fails.
     pub fn extra_values<E: Real>(&self, name: &str) -> Result<Vec<E>> {
         match self.extra(name)? {
-            Tensor { dtype: Dtype::U64, .. } => Err(self.other_type(name, "integers", "F32 or F64")),
-            tensor => self.values(tensor),
+            tensor if tensor.dtype.is_integer() => Err(self.other_type(name, "integers", "floating-point numbers")),
+            tensor => self.tensors.values(tensor),
         }
     }
 
@@ -155,56 +141,31 @@ impl ModelFile {
     /// As [`ModelFile::extra_values`].
     pub fn extra_counters(&self, name: &str) -> Result<Vec<u64>> {
         match self.extra(name)? {
-            tensor @ Tensor { dtype: Dtype::U64, .. } => self.elements(tensor, u64::from_le_bytes),
+            tensor @ Tensor { dtype: Dtype::U64, .. } => self.tensors.elements(tensor, u64::from_le_bytes),
             _ => Err(self.other_type(name, "floating-point numbers", "U64")),
         }
     }
 
     fn extra(&self, name: &str) -> Result<&Tensor> {
         let name = format!("{}{name}", key::EXTRA);
-        self.header.tensors.get(&name).ok_or_else(|| {
-            let e = Error::new(ErrorKind::Format, &self.subject, format!("no tensor {name}"));
+        self.tensors.header.tensors.get(&name).ok_or_else(|| {
+            let e = Error::new(ErrorKind::Format, &self.tensors.subject, format!("no tensor {name}"));
             e.hint("a checkpoint has it, a model file need not")
         })
     }
 
     fn other_type(&self, name: &str, found: &str, expected: &str) -> Error {
         let name = format!("tensor {}{name} holds {found}", key::EXTRA);
-        Error::new(ErrorKind::Format, &self.subject, name).expected(expected)
-    }
-
-    fn values<E: Real>(&self, tensor: &Tensor) -> Result<Vec<E>> {
-        match tensor.dtype {
-            Dtype::F32 => self.elements(tensor, |bytes| E::of(f64::from(f32::from_le_bytes(bytes)))),
-            Dtype::F64 => self.elements(tensor, |bytes| E::of(f64::from_le_bytes(bytes))),
-            Dtype::U64 => self.elements(tensor, |bytes| E::of(u64::from_le_bytes(bytes) as f64)),
-        }
-    }
-
-    /// Reads a tensor block by block: the header's claims were checked against the file's length, but memory is
-    /// reserved only as the bytes come in.
-    fn elements<const N: usize, T>(&self, tensor: &Tensor, of: impl Fn([u8; N]) -> T) -> Result<Vec<T>> {
-        let io = |e| Error::io(&self.subject, &e);
-        let (start, end) = tensor.data_offsets;
-        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        source.seek(SeekFrom::Start(self.data_start + start)).map_err(io)?;
-        let (mut block, mut left) = ([0; BLOCK], end - start);
-        let mut elements = Vec::new();
-        while left > 0 {
-            let block = &mut block[..BLOCK.min(usize::try_from(left).unwrap_or(BLOCK))];
-            source.read_exact(block).map_err(io)?;
-            let chunks = block.as_chunks().0;
-            elements.try_reserve(chunks.len()).map_err(|e| Error::new(ErrorKind::Unsupported, "memory", e))?;
-            elements.extend(chunks.iter().map(|&bytes| of(bytes)));
-            left -= block.len() as u64;
-        }
-        Ok(elements)
+        Error::new(ErrorKind::Format, &self.tensors.subject, name).expected(expected)
     }
 }
 
 impl fmt::Debug for ModelFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ModelFile").field("subject", &self.subject).field("info", &self.info).finish_non_exhaustive()
+        f.debug_struct("ModelFile")
+            .field("subject", &self.tensors.subject)
+            .field("info", &self.info)
+            .finish_non_exhaustive()
     }
 }
 
@@ -221,7 +182,7 @@ fn describe(header: &Header, subject: &str) -> Result<(Graph, ModelInfo)> {
         let e = Error::new(ErrorKind::Unsupported, subject, format!("format version {version:?}"));
         return Err(e.expected(VERSION).hint("another version of handgrad wrote it"));
     }
-    let own = |name: &&String| name.starts_with("handgrad.") && !key::ALL.contains(&name.as_str());
+    let own = |name: &&String| name.starts_with(key::OWN) && !key::ALL.contains(&name.as_str());
     if let Some(name) = header.metadata.keys().find(own) {
         return Err(Error::new(ErrorKind::Format, subject, format!("unknown metadata {name}")));
     }
@@ -257,9 +218,9 @@ fn check_tensors(header: &Header, graph: &Graph, subject: &str) -> Result<()> {
             return Err(Error::new(ErrorKind::Shape, subject, found).expected("a name of its own for each parameter"));
         }
         match header.tensors.get(&param.name) {
-            Some(Tensor { dtype: Dtype::U64, .. }) => {
+            Some(tensor) if tensor.dtype.is_integer() => {
                 let e = Error::new(ErrorKind::Format, subject, format!("tensor {} holds integers", param.name));
-                return Err(e.expected("F32 or F64"));
+                return Err(e.expected("floating-point numbers"));
             }
             Some(tensor) => check_shape(subject, &param.name, tensor, &shape)?,
             None => return Err(missing(subject, &param.name, &shape)),
@@ -288,8 +249,9 @@ fn check_shape(subject: &str, name: &str, tensor: &Tensor, shape: &[usize]) -> R
     Err(e.expected(format!("{shape:?}")).hint("graph and weights are of different models"))
 }
 
-/// Compares the checksum with the content. `source` stands at the data's first byte.
-fn check_sum(header: &Header, source: &mut impl Read, subject: &str) -> Result<()> {
+/// Compares the checksum with the content.
+fn check_sum(tensors: &Tensors) -> Result<()> {
+    let Tensors { subject, header, .. } = tensors;
     let Some(expected) = header.metadata.get(key::CHECKSUM) else {
         return Err(Error::new(ErrorKind::Format, subject, format!("no {} in the metadata", key::CHECKSUM)));
     };
@@ -297,6 +259,7 @@ fn check_sum(header: &Header, source: &mut impl Read, subject: &str) -> Result<(
         return Ok(());
     }
     let mut hash = header.checksum();
+    let mut source = tensors.at(0)?;
     let mut block = vec![0; BLOCK];
     loop {
         match source.read(&mut block).map_err(|e| Error::io(subject, &e))? {

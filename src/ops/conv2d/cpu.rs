@@ -53,7 +53,9 @@ impl Kernel<Cpu> for Conv2d {
         let geometry = self.geometry(shape(io.x[0].dim()), shape(io.dy.dim()));
         let (x, dy) = (parallel::contiguous(&io.x[0]), &*parallel::contiguous_mut(&mut io.dy));
         let dw = &mut io.dparams[0];
-        conv::weight_gradient(level, &geometry, n, x, dy, dw.values, dw.add, io.scratch);
+        if dw.needed {
+            conv::weight_gradient(level, &geometry, n, x, dy, dw.values, dw.add, io.scratch);
+        }
         if self.bias {
             let db = &mut io.dparams[1];
             conv::bias_gradient(level, dy, db.values, db.add, io.scratch);

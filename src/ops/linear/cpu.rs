@@ -31,7 +31,9 @@ impl Kernel<Cpu> for Linear {
         let geometry = LinearGeometry { inputs, outputs: self.outputs };
         let (x, dy) = (parallel::contiguous(&io.x[0]), &*parallel::contiguous_mut(&mut io.dy));
         let dw = &mut io.dparams[0];
-        gemm::weight_gradient(level, &geometry, n, x, dy, dw.values, dw.add, io.scratch);
+        if dw.needed {
+            gemm::weight_gradient(level, &geometry, n, x, dy, dw.values, dw.add, io.scratch);
+        }
         if self.bias {
             let db = &mut io.dparams[1];
             conv::bias_gradient(level, dy, db.values, db.add, io.scratch);
