@@ -575,6 +575,28 @@ fn load_knows_names_and_files() {
     assert_eq!(Recipe::load(folder.path().to_str().unwrap()).unwrap_err().kind(), ErrorKind::Io);
 }
 
+/// Each `key=value` of the table in docs/recipes.md.
+#[test]
+fn every_option_of_the_imagewoof_script_has_a_counterpart() {
+    let docs = include_str!("../../docs/recipes.md").split("### The options of the published Imagewoof script").nth(1);
+    let table = docs.and_then(|rest| rest.split("## ").next()).unwrap();
+    let assignments: Vec<&str> = table.split('`').filter(|text| text.contains('=')).collect();
+    assert!(assignments.len() >= 22, "{assignments:?}");
+    let mut recipe = Recipe::builtin("woof-xse_resnext18").unwrap();
+    for assignment in assignments {
+        recipe.set(assignment).unwrap_or_else(|e| panic!("{assignment}: {e}"));
+        let (key, value) = assignment.split_once('=').unwrap();
+        let stored = toml::Value::try_from(&recipe).unwrap();
+        let stored = key.split('.').fold(&stored, |table, key| match key.parse::<usize>() {
+            Ok(number) => &table[number],
+            Err(_) => &table[key],
+        });
+        let text = stored.to_string();
+        let equal = text.trim_matches('"') == value || text.parse::<f64>().is_ok_and(|n| value.parse() == Ok(n));
+        assert!(equal, "{assignment}: {text}");
+    }
+}
+
 #[test]
 fn the_documented_example_is_a_recipe() {
     let docs = include_str!("../../docs/recipes.md");
