@@ -24,7 +24,7 @@ pub struct Known {
     pub md5: &'static str,
 }
 
-/// All archives that can be fetched by name.
+/// All archives that can be fetched by name; [`handgrad::data::ARCHIVES`] has the same names, for messages.
 pub const KNOWN: [Known; 7] = [
     Known {
         name: "cifar10",

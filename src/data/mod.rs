@@ -4,6 +4,7 @@
 //! A [`Loader`] draws its samples in a keyed random order, augments and normalises them, and hands out [`Batch`]es
 //! that background threads prepare.
 
+mod archives;
 mod augment;
 mod batch;
 mod config;
@@ -21,6 +22,7 @@ mod prepare;
 pub mod synth;
 mod writer;
 
+pub use archives::{ARCHIVES, archive_of};
 pub use augment::{Affine, Augment, Erase, Jitter, Normalise, Outside, RandomCrop};
 pub use batch::Batch;
 pub use config::LoaderConfig;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::data::synth::{self, SynthConfig};
+use crate::data::{ARCHIVES, archive_of};
 use crate::{Error, ErrorKind, Result};
 
 /// The folder of datasets that the program makes itself: `HANDGRAD_CACHE`, else the user's cache directory.
@@ -41,9 +42,21 @@ pub fn locate(name: &str, given: Option<&Path>, notice: impl FnOnce(&str)) -> Re
     let found = candidates.iter().flatten().find(|path| path.is_file());
     found.cloned().ok_or_else(|| {
         let e = Error::new(ErrorKind::Usage, format!("dataset {name}"), format!("there is no {file}"));
-        e.expected("--data FILE.hgd, or that file in the folder that HANDGRAD_DATA names")
-            .hint(format!("make it once: `data-tools fetch {name}`, then `data-tools convert` the archive to {file}"))
+        e.expected("--data FILE.hgd, or that file in the folder that HANDGRAD_DATA names").hint(how_to_make(name))
     })
+}
+
+/// The commands that make the file of a dataset.
+fn how_to_make(name: &str) -> String {
+    match archive_of(name) {
+        Some(archive) => {
+            format!("make it once: `data-tools fetch {name}`, then `data-tools convert {archive} {name}.hgd`")
+        }
+        None => {
+            let names = ARCHIVES.map(|(name, _)| name).join(", ");
+            format!("make it of your images: `data-tools convert FOLDER {name}.hgd`; to be fetched are {names}")
+        }
+    }
 }
 
 /// The built-in dataset's file, drawn if it does not exist yet.

@@ -74,6 +74,37 @@ fn a_simd_level_that_does_not_exist_is_named() {
     assert!(!place.path("runs/tiny").exists());
 }
 
+/// Who has no data is told the two commands that make it.
+#[test]
+fn a_dataset_that_is_not_there_comes_with_the_commands_that_make_it() {
+    let place = Place::new();
+    let commands = |name: &str, archive: &str| {
+        format!("`data-tools fetch {name}`, then `data-tools convert {archive} {name}.hgd`")
+    };
+    for (name, archive) in [
+        ("imagewoof2-320", "imagewoof2-320.tgz"),
+        ("imagenette2-160", "imagenette2-160.tgz"),
+        ("imagenette2-320", "imagenette2-320.tgz"),
+        ("cifar10", "cifar-10-binary.tar.gz"),
+    ] {
+        let wanted = [name, "HANDGRAD_DATA", &commands(name, archive)];
+        place.fails(&format!("train woof-xse_resnext18 --set data.dataset={name}"), 2, &wanted);
+    }
+    let woof = commands("imagewoof2-320", "imagewoof2-320.tgz");
+    place.fails("train woof-xresnet50-twist-published", 2, &[&woof]);
+    place.fails("lr-find woof-xse_resnext18-deep", 2, &[&woof]);
+    place.fails("train cifar10-resnet", 2, &[&commands("cifar10", "cifar-10-binary.tar.gz")]);
+    // A dataset of one's own has no archive.
+    place.fails("train tiny.toml --set data.dataset=mine", 2, &["`data-tools convert FOLDER mine.hgd`", "cifar10"]);
+    // A folder without it is no help either.
+    let mut command = place.command(["train", "woof-xse_resnext18"]);
+    command.env("HANDGRAD_DATA", place.path(""));
+    let ran = crate::common::finish(command);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    ran.says(&[&woof]);
+    assert!(!place.path("runs").exists() || place.list("runs").is_empty());
+}
+
 #[test]
 fn wrong_recipe_files_are_named_with_their_line() {
     let place = Place::new();

@@ -176,6 +176,13 @@ fn it_gives_up_in_the_end_and_keeps_what_came() {
     assert_eq!(server.requests.load(Ordering::SeqCst), 6);
 }
 
+/// The messages of `handgrad` name the file that a fetch leaves.
+#[test]
+fn the_library_names_the_same_archives() {
+    let ours = KNOWN.map(|known| (known.name, known.url.rsplit('/').next().unwrap()));
+    assert_eq!(ours, handgrad::data::ARCHIVES);
+}
+
 #[test]
 fn known_archives_are_https_with_whole_checksums() {
     for known in KNOWN {
