@@ -73,8 +73,7 @@ impl<E: Real> Params<E> {
 
     /// The same without memory for gradients, for a model that only predicts: [`Params::grads`] is empty.
     pub(crate) fn without_grads(graph: &Graph) -> Result<Self> {
-        let (used, norm_or_bias) = (graph.used_params(), graph.norm_and_bias_params());
-        let (table, len) = tabulate(graph.params(), |i| (used[i], norm_or_bias[i]));
+        let (table, len) = table_of(graph);
         let (state_table, state_len) = tabulate(graph.states(), |_| (true, false));
         Ok(Params {
             values: Arena::new(len)?,
@@ -192,6 +191,12 @@ impl<E: Real> Params<E> {
     pub(crate) fn state_range(&self, state: usize) -> Range<usize> {
         self.state_table[state].range()
     }
+}
+
+/// Where each parameter of a graph would lie, and the elements of all.
+pub(crate) fn table_of(graph: &Graph) -> (Vec<ParamInfo>, usize) {
+    let (used, norm_or_bias) = (graph.used_params(), graph.norm_and_bias_params());
+    tabulate(graph.params(), |i| (used[i], norm_or_bias[i]))
 }
 
 fn to_torch<E: Real>(info: &ParamInfo, buffer: &[E]) -> Vec<E> {

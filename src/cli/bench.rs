@@ -9,7 +9,7 @@ use super::backend::{Backend, in_pool, threads};
 use super::out;
 use crate::backend::{Cpu, Host, Real, Reference};
 use crate::engine::Engine;
-use crate::optim::Rates;
+use crate::optim::{ParamTable, Rates};
 use crate::plan::require_memory;
 use crate::recipe::{Precision, Recipe};
 use crate::rng::Key;
@@ -86,15 +86,14 @@ fn measure<B: Host>(args: &Args) -> Result<Measured> {
     let mut graph = recipe.model.build(10, size)?;
     graph.freeze(|name| recipe.optimizer.freezes(name));
     let classes = graph.shape(graph.output()).c;
-    // Parameters' moments and random inputs beside what the engine takes.
-    let params = graph.params().iter().map(|param| param.spec.layout.len()).sum::<usize>();
+    // What the optimizer keeps and random inputs beside what the engine takes.
+    let kept = recipe.optimizer.bytes::<B::Elem>(&ParamTable::of_graph(&graph, &recipe.optimizer.rules())?);
     let inputs = size.saturating_mul(size).saturating_mul(3).saturating_add(classes).saturating_mul(batch);
-    let ours =
-        params.saturating_mul(recipe.optimizer.moments()).saturating_add(inputs).saturating_mul(size_of::<B::Elem>());
-    require_memory(Engine::<B>::bytes_for(&graph, batch)?.saturating_add(ours))?;
+    let inputs = inputs.saturating_mul(size_of::<B::Elem>());
+    require_memory(Engine::<B>::bytes_for(&graph, batch)?.saturating_add(kept).saturating_add(inputs))?;
     let mut engine = Engine::<B>::new(&graph, batch, 0)?;
     let mut optimizer = train::optimizer(&recipe.optimizer, engine.params())?;
-    let peak_bytes = engine.bytes() + optimizer.moments().iter().map(|(_, moment)| size_of_val(*moment)).sum::<usize>();
+    let peak_bytes = engine.bytes() + kept;
 
     let mut noise = Key::new(1).stream();
     let images = Array4::from_shape_simple_fn((batch, size, size, 3), || B::Elem::of(noise.normal()));

@@ -251,8 +251,11 @@ impl<E: Real> Rule for Adam<E> {
     }
 }
 
-/// ln(1 + exp(β·x))/β, and x itself above 20/β, where they are the same in f32: PyTorch's.
+/// ln(1 + exp(β·x))/β for x ≥ 0, as x + ln(1 + exp(−β·x))/β; x itself above 20/β, where they are the same in f32:
+/// PyTorch's.
+#[inline(always)]
 fn softplus<E: Real>(x: E, beta: E) -> E {
     let z = beta * x;
-    if z > E::of(20.0) { x } else { z.exp().ln_1p() / beta }
+    let soft = x + (-z).lane_exp().lane_ln_1p() / beta;
+    if z > E::of(20.0) { x } else { soft }
 }

@@ -39,6 +39,7 @@ fn sum_of_squares<E: Real>(grads: &[E], table: &ParamTable) -> f64 {
 }
 
 /// Eight running sums: one would make every addition wait for the one before.
+#[inline(always)]
 fn squares_of_piece<E: Real>(grads: &[E]) -> f64 {
     let square = |g: E| g.wide() * g.wide();
     let (blocks, rest) = grads.as_chunks::<8>();

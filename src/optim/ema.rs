@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use crate::backend::Real;
+use super::table::at_level;
+use crate::backend::{Real, simd_level};
 use crate::{Error, ErrorKind, Params, Result};
 
 /// Elements per work item; see `table.rs`.
@@ -59,9 +60,11 @@ impl<E: Real> Ema<E> {
         let t = self.steps as f64;
         let take = E::of(1.0 - self.decay.min((1.0 + t) / (10.0 + t)));
         for (averages, values) in [(&mut self.values, params.values()), (&mut self.states, params.states())] {
-            averages.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE)).for_each(|(averages, values)| {
+            let follow = |(averages, values): (&mut [E], &[E])| {
                 averages.iter_mut().zip(values).for_each(|(average, &value)| *average += take * (value - *average));
-            });
+            };
+            let pieces = averages.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE));
+            pieces.for_each(|piece| at_level(simd_level(), follow, piece));
         }
         Ok(())
     }

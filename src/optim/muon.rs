@@ -95,6 +95,19 @@ struct Matrix {
 }
 
 impl Matrix {
+    /// All matrices but the first and the last: the layers that touch images and classes are not hidden. Frozen ones have
+    /// no pieces, and take no work.
+    fn hidden(table: &ParamTable) -> Vec<Matrix> {
+        let found = |(i, place): (usize, &super::table::Place)| {
+            place.matrix.filter(|_| place.len > 0).map(|(inputs, outputs)| Matrix { place: i, inputs, outputs })
+        };
+        let mut matrices: Vec<Matrix> = table.places().iter().enumerate().filter_map(found).collect();
+        matrices.pop();
+        matrices.drain(..matrices.len().min(1));
+        matrices.retain(|matrix| !table.places()[matrix.place].pieces.is_empty());
+        matrices
+    }
+
     /// Rows and columns of x: the shorter and the longer side.
     fn sides(&self) -> (usize, usize) {
         (self.inputs.min(self.outputs), self.inputs.max(self.outputs))
@@ -128,14 +141,7 @@ impl<E: Real> Muon<E> {
             let e = Error::new(ErrorKind::Usage, "muon", "a rectified Adam, or one with a soft denominator");
             return Err(e.expected("Adam's own settings"));
         }
-        let found = |(i, place): (usize, &super::table::Place)| {
-            place.matrix.filter(|_| place.len > 0).map(|(inputs, outputs)| Matrix { place: i, inputs, outputs })
-        };
-        let mut matrices: Vec<Matrix> = table.places().iter().enumerate().filter_map(found).collect();
-        // The first and the last: the layers that touch images and classes are not hidden.
-        matrices.pop();
-        matrices.drain(..matrices.len().min(1));
-        matrices.retain(|matrix| !table.places()[matrix.place].pieces.is_empty());
+        let matrices = Matrix::hidden(&table);
         let mut pieces = vec![(false, 0.0); table.piece_count()];
         for matrix in &matrices {
             pieces[table.places()[matrix.place].pieces.clone()].fill((true, 0.0));
@@ -144,27 +150,32 @@ impl<E: Real> Muon<E> {
         let work = Work::new(&matrices);
         Ok(Muon { config, core: Core::new(table, &MOMENTS), matrices, pieces, rates, work })
     }
+
+    /// The elements that it keeps beside its moments, to work on its largest matrix.
+    pub fn work_len(table: &ParamTable) -> usize {
+        Work::<E>::lens(&Matrix::hidden(table)).into_iter().fold(0, usize::saturating_add)
+    }
 }
 
 impl<E: Real> Work<E> {
     fn new(matrices: &[Matrix]) -> Self {
+        let [x, next, gram, update, scratch] = Work::<E>::lens(matrices).map(|len| vec![E::zero(); len]);
+        Work { x, next, gram, update, scratch }
+    }
+
+    /// The lengths of x, next, gram, update and scratch.
+    fn lens(matrices: &[Matrix]) -> [usize; 5] {
         let most = |of: &dyn Fn(usize, usize) -> usize| {
             matrices.iter().map(|matrix| matrix.sides()).map(|(r, c)| of(r, c)).max().unwrap_or(0)
         };
-        let buffer = |len| vec![E::zero(); len];
         let scratch = |r: usize, c: usize| {
             [E::multiply_transposed_scratch(r, c, r), E::multiply_scratch(r, r, r), E::multiply_scratch(r, r, c)]
                 .into_iter()
                 .max()
                 .unwrap_or(0)
         };
-        Work {
-            x: buffer(most(&|r, c| r * c)),
-            next: buffer(most(&|r, c| r * c)),
-            gram: buffer(most(&|r, _| r * r)),
-            update: buffer(most(&|r, _| r * r)),
-            scratch: buffer(most(&scratch)),
-        }
+        let (matrix, square) = (most(&|r, c| r * c), most(&|r, _| r * r));
+        [matrix, matrix, square, square, most(&scratch)]
     }
 
     /// One step of the iteration on `x [r, c]`.
@@ -262,5 +273,25 @@ impl<E: Real> Rule for Muon<E> {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optim::ParamEntry;
+
+    #[test]
+    fn the_work_that_is_announced_is_what_it_keeps() {
+        let matrix = |name, offset, (inputs, outputs)| ParamEntry {
+            matrix: Some((inputs, outputs)),
+            ..ParamEntry::vector(name, offset, inputs * outputs)
+        };
+        let entries = [matrix("in", 0, (50, 40)), matrix("hidden", 2000, (3, 7)), matrix("out", 2021, (60, 50))];
+        let table = ParamTable::new(entries, 5021, &[]).unwrap();
+        let announced = Muon::<f32>::work_len(&table);
+        let Work { x, next, gram, update, scratch } = Muon::<f32>::new(MuonConfig::DEFAULT, table).unwrap().work;
+        assert_eq!([x.len(), next.len(), gram.len(), update.len()], [21, 21, 9, 9]);
+        assert_eq!(announced, 60 + scratch.len());
     }
 }

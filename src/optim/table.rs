@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::backend::Real;
+use crate::backend::{Real, simd_level};
+use crate::graph::Graph;
 use crate::ops::Layout;
 use crate::{Error, ErrorKind, ParamInfo, Params, Result};
 
@@ -193,6 +194,15 @@ impl ParamTable {
         ParamTable::new(params.table().iter().map(ParamEntry::from), params.values().len(), rules)
     }
 
+    /// The table of the parameters that a graph would have.
+    ///
+    /// # Errors
+    /// As [`ParamTable::new`] for the rules.
+    pub fn of_graph(graph: &Graph, rules: &[GroupRule]) -> Result<ParamTable> {
+        let (infos, len) = crate::params::table_of(graph);
+        ParamTable::new(infos.iter().map(ParamEntry::from), len, rules)
+    }
+
     /// Whether weight decay covers parameters of normalisations and biases, as it does unless told otherwise. The
     /// decay that a matching rule states for them counts in any case.
     #[must_use]
@@ -323,6 +333,14 @@ impl ParamTable {
     }
 }
 
+crate::multiversion! {
+    /// `work(part)`, whose loops are compiled for each SIMD level. They fuse nothing and sum in a fixed order, so that
+    /// the level changes no bit.
+    pub(super) fn at_level<A: Sized, T: Sized, F: FnOnce(A) -> T>(work: F, part: A) -> T {
+        work(part)
+    }
+}
+
 /// [`ParamTable::reduce`] on buffers whose first element has index `start` in the whole.
 fn reduce<B: Split, T: Send>(
     pieces: &[Piece],
@@ -333,7 +351,10 @@ fn reduce<B: Split, T: Send>(
 ) -> Option<T> {
     match pieces {
         [] => None,
-        [piece] => Some(leaf(own_part(piece, buffers, start), piece.group)),
+        [piece] => {
+            let leaf = |part| leaf(part, piece.group);
+            Some(at_level(simd_level(), leaf, own_part(piece, buffers, start)))
+        }
         [_, .., _] => {
             let (a, b) = pieces.split_at(pieces.len() / 2);
             let middle = b[0].offset;
@@ -356,7 +377,10 @@ fn each_with<B: Split, S: Send>(
 ) {
     match pieces {
         [] => {}
-        [piece] => leaf(own_part(piece, buffers, start), piece.group, &mut slots[0]),
+        [piece] => {
+            let leaf = |part| leaf(part, piece.group, &mut slots[0]);
+            at_level(simd_level(), leaf, own_part(piece, buffers, start));
+        }
         [_, .., _] => {
             let (a, b) = pieces.split_at(pieces.len() / 2);
             let middle = b[0].offset;

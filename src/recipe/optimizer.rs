@@ -253,7 +253,13 @@ impl OptimizerRecipe {
         }
     }
 
-    /// How many buffers as long as all parameters the optimizer keeps. Muon's work on its largest matrix is not counted.
+    /// The bytes that the optimizer for the parameters of `table` keeps.
+    pub fn bytes<E: Real>(&self, table: &ParamTable) -> usize {
+        let work = if let Method::Muon(_) = self.method { Muon::<E>::work_len(table) } else { 0 };
+        self.moments().saturating_mul(table.len()).saturating_add(work).saturating_mul(size_of::<E>())
+    }
+
+    /// How many buffers as long as all parameters the optimizer keeps.
     pub fn moments(&self) -> usize {
         let own = match self.method {
             Method::Sgd { momentum, .. } => usize::from(momentum > 0.0),

@@ -194,8 +194,11 @@ impl<B: Host> Setup<B> {
         let loaders = config.bytes(dataset).saturating_add(valid.bytes(dataset)).saturating_add(feed);
         let (values, states) = Params::<B::Elem>::lens(&graph);
         let averages = if recipe.train.ema.is_some() { values.saturating_add(states) } else { 0 };
-        let kept = recipe.optimizer.moments().saturating_mul(values).saturating_add(averages);
-        let kept = kept.saturating_mul(size_of::<B::Elem>());
+        let averages = averages.saturating_mul(size_of::<B::Elem>());
+        let kept = recipe
+            .optimizer
+            .bytes::<B::Elem>(&ParamTable::of_graph(&graph, &recipe.optimizer.rules())?)
+            .saturating_add(averages);
         let bytes = Engine::<B>::bytes_for(&graph, batch)?.saturating_add(kept).saturating_add(loaders);
         let looked_at = if recipe.phases.iter().any(|phase| phase.lsuv) { lsuv::IMAGES } else { 0 };
         let looked_at =
