@@ -10,6 +10,7 @@ use handgrad::data::{Affine, Augment, Dataset, DatasetWriter, Erase, Jitter, Loa
 use handgrad::engine::Engine;
 use handgrad::infer::{Model, in_pool};
 use handgrad::io::model_file::{ModelInfo, Preprocessing};
+use handgrad::io::tensorboard::EventFile;
 use handgrad::models::{self, ModelOptions, Swap};
 use handgrad::ops::Activation;
 use handgrad::optim::{
@@ -123,6 +124,23 @@ fn optimizers_do_not_allocate() {
         });
         assert_eq!(count.unwrap(), 0, "{name}");
     }
+}
+
+/// The events of a step, also when they go to the file.
+#[test]
+fn events_of_steps_do_not_allocate() {
+    let _alone = ALONE.lock();
+    let folder = tempfile::tempdir().unwrap();
+    let mut events = EventFile::create(folder.path(), 1).unwrap();
+    let mut steps = 0..;
+    let mut many = || {
+        for step in steps.by_ref().take(2000) {
+            events.write(step, |summary| summary.scalar("train/loss", 0.5)).unwrap();
+        }
+        events.sync().unwrap();
+    };
+    many();
+    assert_eq!(allocations(many), 0);
 }
 
 #[test]

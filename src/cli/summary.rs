@@ -21,6 +21,9 @@ pub struct Args {
     /// Classes of a recipe's model [default: its own or those of its dataset; 10 where that is not there]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     classes: Option<u32>,
+    /// Change one key of a recipe, such as model.act=mish; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Print one JSON object: total_params, layers and more
     #[arg(long)]
     json: bool,
@@ -45,15 +48,18 @@ pub fn run(args: Args) -> Result<()> {
 fn graph(args: &Args) -> Result<Graph> {
     if Path::new(&args.what).extension().is_none_or(|extension| extension != "safetensors") {
         let mut recipe = Recipe::load(&args.what)?;
+        args.set.iter().try_for_each(|assignment| recipe.set(assignment))?;
         let classes = match args.classes.or(recipe.model.classes.take()) {
             Some(classes) => classes as usize,
             None => classes_of(&recipe.data.dataset)?,
         };
         return recipe.model.build(classes, args.size.unwrap_or(recipe.data.size) as usize);
     }
-    if args.classes.is_some() {
-        let e = Error::new(ErrorKind::Usage, "--classes", "a model file has its own classes");
-        return Err(e.expected("a recipe with --classes"));
+    for (flag, given) in [("--classes", args.classes.is_some()), ("--set", !args.set.is_empty())] {
+        if given {
+            let e = Error::new(ErrorKind::Usage, flag, "a model file is what it is");
+            return Err(e.expected(format!("a recipe with {flag}")));
+        }
     }
     let file = model_file::load(&args.what)?;
     match args.size {

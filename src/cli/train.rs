@@ -26,6 +26,7 @@ Examples:
   handgrad train --out runs/a --resume                      go on where runs/a stopped
   handgrad train cifar10-resnet --runs 5                    mean and spread over five seeds
   handgrad train my.toml --from resnet18.safetensors --new-head   another's weights, classes of your own
+  handgrad train --out runs/b --tensorboard                 curves for `tensorboard --logdir runs`
   handgrad train my.toml --set optimizer.weight_decay=1e-4  your own recipe, one key changed")]
 pub struct Args {
     /// A built-in recipe (see `handgrad recipes`) or the path of a .toml file.
@@ -78,6 +79,9 @@ pub struct Args {
     /// Change one key of the recipe, such as optimizer.momentum=0.95; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Write curves, pictures and histograms for TensorBoard into the folder `tensorboard` of the run's folder.
+    #[arg(long)]
+    tensorboard: bool,
     /// Print the result as one JSON object, and progress to standard error.
     #[arg(long)]
     pub(super) json: bool,
@@ -105,6 +109,9 @@ impl Args {
             if let Some(value) = value {
                 recipe.set_by(flag, key, value)?;
             }
+        }
+        if self.tensorboard {
+            recipe.set_by("--tensorboard", "train.tensorboard", "true")?;
         }
         if let Some(epochs) = self.epochs {
             recipe.set_epochs(epochs)?;
@@ -151,6 +158,7 @@ impl Args {
         let changes = self.recipe.is_some()
             || !self.set.is_empty()
             || self.epochs.is_some()
+            || self.tensorboard
             || [&self.batch, &self.seed, &self.precision, &self.checkpoint_minutes].iter().any(|flag| flag.is_some());
         if changes && self.recipe(name)?.to_toml()? != saved.to_toml()? {
             let folder = file.parent().unwrap_or(file).display();

@@ -15,3 +15,5 @@ pub mod mosaic;
 pub mod picture;
 #[cfg(feature = "cli")]
 pub mod plot;
+#[cfg(feature = "train")]
+pub mod tensorboard;

@@ -345,6 +345,7 @@ label_smoothing = 0.1
 checkpoint_minutes = 0
 tta = 4
 ema = 0.875
+tensorboard = true
 precision = "bf16"
 [[phase]]
 lr = 1
@@ -387,8 +388,15 @@ lsuv = true
     assert_eq!((rules[1].pattern.as_str(), rules[1].lr_scale, rules[1].weight_decay), ("head.*", 1.0, None));
     assert_eq!((r.optimizer.clip_norm, r.optimizer.accumulate), (Some(2.0), 4));
     let (seed, precision) = (i64::MAX as u64, Precision::Bf16);
-    let train =
-        TrainRecipe { seed, label_smoothing: 0.1, checkpoint_minutes: 0.0, tta: 4, ema: Some(0.875), precision };
+    let train = TrainRecipe {
+        seed,
+        label_smoothing: 0.1,
+        checkpoint_minutes: 0.0,
+        tta: 4,
+        ema: Some(0.875),
+        precision,
+        tensorboard: true,
+    };
     assert_eq!(r.train, train);
     let step = Schedule::Step { every_epochs: 2, gamma: 0.5 };
     let sgdr = Schedule::Sgdr { cycle_len: 2, cycle_mult: 2, warm_start: false };

@@ -24,6 +24,9 @@ pub struct TrainRecipe {
     pub ema: Option<f64>,
     /// The arithmetic.
     pub precision: Precision,
+    /// Write TensorBoard's event files into the run's folder.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tensorboard: bool,
 }
 
 /// The arithmetic of a run; what a backend lacks it refuses.
@@ -77,6 +80,7 @@ impl TrainRecipe {
             tta: s.count("tta", 0, 0..=1000)?,
             ema: s.optional_number("ema", (Excluded(0.0), Excluded(1.0)))?,
             precision: s.choice("precision", Precision::F32, &Precision::ALL)?,
+            tensorboard: s.flag("tensorboard", false)?,
         };
         s.finish()?;
         Ok(train)

@@ -179,6 +179,11 @@ impl RunFolder {
         self.path.join("best.safetensors")
     }
 
+    /// The folder of TensorBoard's event files.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.path.join("tensorboard")
+    }
+
     /// What the run came to.
     pub fn result(&self) -> PathBuf {
         self.path.join("result.json")

@@ -1,5 +1,6 @@
 //! The training loop of `handgrad train`: made of the same pieces that a program of your own would use.
 
+mod board;
 mod checkpoint;
 mod datasets;
 mod environment;
@@ -27,6 +28,7 @@ use crate::rng::Key;
 use crate::schedule::Position;
 use crate::{Error, ErrorKind, Params, Result};
 
+use board::{Board, Step};
 use checkpoint::Moments;
 pub use checkpoint::Progress;
 pub use datasets::{built_in, cache_dir, locate};
@@ -152,6 +154,8 @@ struct Trainer<'a, B: Host> {
     peak_bytes: usize,
     progress: Progress,
     saved_at: Instant,
+    /// TensorBoard's files, where the recipe asks for them; not before the run begins.
+    board: Option<Board>,
 }
 
 /// What a recipe needs to train on a dataset, all of it made and checked.
@@ -264,7 +268,7 @@ impl<'a, B: Host> Trainer<'a, B> {
             ema = job.recipe.train.ema.map(|decay| Ema::new(decay, engine.params())).transpose()?;
         }
         let (feed, progress, saved_at) = (Feed::default(), Progress::default(), Instant::now());
-        Ok(Trainer { job, graph, engine, train, valid, feed, ema, peak_bytes, progress, saved_at })
+        Ok(Trainer { job, graph, engine, train, valid, feed, ema, peak_bytes, progress, saved_at, board: None })
     }
 
     fn run(mut self, stop: &AtomicBool, report: &mut dyn FnMut(Event<'_>)) -> Result<Report> {
@@ -281,6 +285,7 @@ impl<'a, B: Host> Trainer<'a, B> {
             let e = Error::new(ErrorKind::Format, job.folder.metrics().display(), found);
             return Err(e.expected(format!("one line for each of the checkpoint's {} epochs", self.progress.epochs)));
         }
+        self.board = Board::begin(job, self.step() + 1)?;
         self.announce(&history, report);
 
         let mut first_epoch = 0;
@@ -331,6 +336,13 @@ impl<'a, B: Host> Trainer<'a, B> {
         Ok(None)
     }
 
+    /// Optimizer steps of the run so far.
+    fn step(&self) -> u64 {
+        let accumulate = self.job.recipe.optimizer.accumulate as usize;
+        let per_epoch = self.train.steps_per_epoch().div_ceil(accumulate) as u64;
+        self.progress.epochs * per_epoch + self.progress.batch.div_ceil(accumulate) as u64
+    }
+
     /// Tells what the run will take before it takes it.
     fn announce(&self, history: &[EpochMetrics], report: &mut dyn FnMut(Event<'_>)) {
         let Job { recipe, dataset, .. } = self.job;
@@ -367,17 +379,22 @@ impl<'a, B: Host> Trainer<'a, B> {
         let batches = self.train.steps_per_epoch();
         let steps_per_epoch = batches.div_ceil(accumulate) as u64;
         let (started, seconds_before) = (Instant::now(), self.progress.seconds);
-        let (mut rates, mut pending) = (Rates::of(phase.lr), 0);
+        let (mut rates, mut pending, mut of_step) = (Rates::of(phase.lr), 0, Totals::default());
         let mut epoch = self.train.epoch(self.progress.epochs, self.progress.batch)?;
         while let Some(batch) = epoch.next().transpose()? {
             let in_group = self.progress.batch % accumulate;
             if in_group == 0 {
                 pending = self.images_in_group(self.progress.batch, accumulate);
             }
+            let step_of_run = self.step() + u64::from(in_group == 0);
+            if let Some(board) = self.board.as_mut().filter(|_| self.progress.batch == 0) {
+                board.images(step_of_run, &batch, self.train.config().normalise)?;
+            }
             let (images, targets) = self.feed.views(&batch);
             let share = Accumulate { total: pending, add: in_group > 0 };
             let outcome = self.engine.train_micro_step(images, targets, share)?;
             self.progress.train.add(&outcome);
+            of_step.add(&outcome);
             self.progress.batch += 1;
             if !self.progress.batch.is_multiple_of(accumulate) && self.progress.batch < batches {
                 continue;
@@ -397,11 +414,17 @@ impl<'a, B: Host> Trainer<'a, B> {
 
             self.progress.seconds = seconds_before + started.elapsed().as_secs_f64();
             self.progress.engine_step = self.engine.step();
+            let images_per_second = self.progress.train.images as f64 / self.progress.epoch_seconds().max(1e-9);
+            if let Some(board) = &mut self.board {
+                let momentum = rates.momentum.unwrap_or(recipe.optimizer.momentum());
+                let loss = std::mem::take(&mut of_step).mean_loss();
+                board.step(step_of_run, Step { loss, lr: rates.lr, momentum, images_per_second })?;
+            }
             report(Event::Step {
                 epoch: self.progress.epochs + 1,
                 batch: (self.progress.batch, batches),
                 loss: self.progress.train.mean_loss(),
-                images_per_second: self.progress.train.images as f64 / self.progress.epoch_seconds().max(1e-9),
+                images_per_second,
             });
             if self.progress.batch < batches {
                 self.save_inside_epoch(optimizer, stop, report)?;
@@ -468,6 +491,7 @@ impl<'a, B: Host> Trainer<'a, B> {
 
     fn save(&mut self, optimizer: &dyn Optimizer<B::Elem>) -> Result<()> {
         checkpoint::check_finite(self.engine.params(), self.engine.step())?;
+        self.board.as_mut().map_or(Ok(()), Board::sync)?;
         checkpoint::save(self.job, &self.graph, self.engine.params(), &self.progress, optimizer, self.ema.as_ref())?;
         self.saved_at = Instant::now();
         Ok(())
@@ -481,7 +505,10 @@ impl<'a, B: Host> Trainer<'a, B> {
         report: &mut dyn FnMut(Event<'_>),
     ) -> Result<()> {
         let Job { recipe, folder, .. } = self.job;
-        let metrics = history.last().expect("an epoch is done");
+        let (metrics, step) = (history.last().expect("an epoch is done"), self.step());
+        if let Some(board) = &mut self.board {
+            board.epoch(step, metrics, self.engine.params())?;
+        }
         self.progress.next_epoch();
         metrics::append(folder.metrics(), metrics)?;
         let steps = self.train.steps_per_epoch().div_ceil(recipe.optimizer.accumulate as usize) as u64;

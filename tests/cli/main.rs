@@ -8,9 +8,12 @@ mod failures;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod memory;
+mod options;
 mod output;
 mod rates;
 #[cfg(unix)]
 mod resume;
 mod runs;
+#[cfg(unix)]
+mod tensorboard;
 mod usage;

@@ -191,7 +191,7 @@ fn two_processes_do_not_train_in_one_folder() {
 
 /// Runs a recipe in this process, stopped at the event of this number. Whether it came to its end before, and after how
 /// many events.
-fn run_until(place: &Place, recipe: &str, out: &Path, resume: bool, stop_at: usize) -> (bool, usize) {
+pub fn run_until(place: &Place, recipe: &str, out: &Path, resume: bool, stop_at: usize) -> (bool, usize) {
     let recipe = Recipe::parse(recipe, "recipe.toml").unwrap();
     let dataset = Arc::new(Dataset::open(place.path("data.hgd")).unwrap());
     let folder = if resume { RunFolder::open(Some(out), "") } else { RunFolder::create(Some(out), "") };
