@@ -5,7 +5,7 @@ use handgrad::recipe::Recipe;
 use crate::common::Place;
 
 /// Option, assignments, and what the recipe then says.
-const OPTIONS: [(&str, &[&str], &[&str]); 17] = [
+const OPTIONS: [(&str, &[&str], &[&str]); 19] = [
     ("lr", &["phase.0.lr=8e-3"], &["lr = 0.008"]),
     ("size", &["data.framing.to=224", "data.size=192"], &["size = 192", "to = 224"]),
     ("sqr_mom", &["optimizer.sqr_momentum=0.98"], &["sqr_momentum = 0.98"]),
@@ -13,6 +13,8 @@ const OPTIONS: [(&str, &[&str], &[&str]); 17] = [
     ("eps", &["optimizer.eps=1e-4"], &["\neps = 0.0001\n"]),
     ("epochs", &["phase.0.epochs=80"], &["epochs = 80"]),
     ("bs", &["data.batch=32"], &["batch = 32"]),
+    ("mixup", &["data.augment.mixup=0.2"], &["mixup = 0.2"]),
+    ("sh", &["data.augment.erase.max_share=0.25"], &["max_share = 0.25", "\np = 0.3", "max_count = 3"]),
     ("opt", &["optimizer.name=adam"], &["name = \"adam\""]),
     ("arch", &["model.name=xresnet50"], &["name = \"xresnet50\""]),
     ("sa", &["model.sa=false"], &["sa = false"]),
