@@ -50,7 +50,7 @@ fn every_option_of_e2_is_a_key() {
 fn a_run_takes_all_options_together() {
     let place = Place::new();
     place.draw("nette.hgd", 12, 10, 0);
-    let sets = "phase.0.lr=8e-3 data.size=32 optimizer.sqr_momentum=0.98 optimizer.momentum=0.9 optimizer.eps=1e-4 \
+    let sets = "phase.0.lr=8e-3 data.size=64 optimizer.sqr_momentum=0.98 optimizer.momentum=0.9 optimizer.eps=1e-4 \
                 model.sa=true model.sym=true optimizer.beta=50 model.act=silu model.pool=max_blur \
                 optimizer.weight_decay=1e-3";
     let sets: String = sets.split_whitespace().map(|set| format!(" --set {set}")).collect();
@@ -60,7 +60,7 @@ fn a_run_takes_all_options_together() {
         let text = place.text(format!("runs/seed-{seed}/recipe.toml"));
         for line in [
             "lr = 0.008",
-            "size = 32",
+            "size = 64",
             "sqr_momentum = 0.98",
             "eps = 0.0001",
             "batch = 6",
