@@ -89,6 +89,10 @@ fn passes(c: &mut Criterion) {
         let mut group = c.benchmark_group(shape.0);
         group.throughput(Throughput::Elements(g.flops(n) as u64));
         let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, accumulate: false };
+        let mut scratch = vec![0.0; conv::forward_in_training_scratch(level, &g, n)];
+        group.bench_function("forward in training", |b| {
+            b.iter(|| conv::forward_in_training(level, &g, n, &x, &w, &mut y, epilogue, &mut scratch));
+        });
         let mut scratch = vec![0.0; conv::forward_scratch(level, &g, n)];
         group.bench_function("forward", |b| {
             b.iter(|| conv::forward(level, &g, n, &x, &w, &mut y, epilogue, &mut scratch));

@@ -7,7 +7,7 @@ use ndarray::{ArrayView2, ArrayView4};
 use crate::backend::{Host, Real};
 use crate::graph::{Graph, NodeId};
 use crate::params::Params;
-use crate::plan::{Arena, Mode, Plan, require_memory};
+use crate::plan::{Arena, Mode, Plan, Profile, require_memory};
 use crate::rng::Key;
 use crate::{Error, ErrorKind, Result};
 
@@ -176,6 +176,29 @@ impl<B: Host> Engine<B> {
             if at >= node { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         Ok(())
+    }
+
+    /// Times each step of `rounds` training steps on one batch, after one that warms up. Gradients and statistics
+    /// change as in training, the step's number does not.
+    ///
+    /// # Errors
+    /// Kind [`ErrorKind::Shape`] where images or targets do not fit.
+    pub fn profile(
+        &mut self,
+        images: ArrayView4<'_, B::Elem>,
+        targets: ArrayView2<'_, B::Elem>,
+        rounds: usize,
+    ) -> Result<Profile> {
+        let n = images.dim().0;
+        let mut seconds = vec![0.0; self.train.steps()];
+        for round in 0..=rounds {
+            if round == 1 {
+                seconds.fill(0.0);
+            }
+            let input = check::<B>(&self.train, images, targets, self.key.with(self.step))?;
+            self.train.time_steps::<B>(input, &mut self.params, &mut self.arena, 1.0 / n as f64, &mut seconds);
+        }
+        Ok(Profile::new(&self.train, &seconds, rounds, n))
     }
 
     /// The class scores `[n, classes]` of the last [`Engine::evaluate`] on `n` images.

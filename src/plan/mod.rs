@@ -3,12 +3,14 @@
 mod arena;
 mod compile;
 mod print;
+mod profile;
 mod run;
 
 use crate::graph::{Graph, NodeId, Shape};
 
 pub use arena::Arena;
 pub(crate) use arena::require_memory;
+pub use profile::{Profile, StepProfile};
 pub(crate) use run::Input;
 
 /// What a plan is for.
@@ -145,6 +147,21 @@ enum Pass {
     },
 }
 
+impl Step {
+    /// How often it does the op's forward work: backward once for the inputs' gradients and once for the parameters',
+    /// where they are needed.
+    fn passes(&self) -> u64 {
+        match &self.pass {
+            Pass::Forward { .. } => 1,
+            Pass::Backward { dx, dparams, .. } => {
+                let inputs = dx.iter().any(|dx| *dx != DxPlace::Skip);
+                let weights = dparams.is_empty() || dparams.iter().any(|dparam| dparam.needed);
+                u64::from(inputs) + u64::from(weights)
+            }
+        }
+    }
+}
+
 impl Plan {
     /// The graph that it runs, with the loss where the mode has one.
     pub fn graph(&self) -> &Graph {
@@ -169,9 +186,21 @@ impl Plan {
         self.mode
     }
 
+    /// How many steps a run has.
+    pub fn steps(&self) -> usize {
+        self.steps.len()
+    }
+
     /// Elements of arena that it needs.
     pub fn arena_len(&self) -> usize {
         self.arena_len
+    }
+
+    /// Floating-point operations of a step for one image, 2 per multiply-add.
+    fn flops(&self, step: &Step) -> u64 {
+        let node = &self.graph.nodes()[step.node];
+        let shapes: Vec<Shape> = node.inputs.iter().map(|&id| self.graph.shape(id)).collect();
+        node.op().map_or(0, |op| op.flops(&shapes, node.shape)).saturating_mul(step.passes())
     }
 
     /// Bytes of arena that it needs.

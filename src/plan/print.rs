@@ -3,7 +3,6 @@
 use std::fmt;
 
 use super::{Buffer, DxPlace, Pass, Place, Plan};
-use crate::graph::Shape;
 
 impl Plan {
     fn place(&self, place: Place) -> String {
@@ -30,26 +29,23 @@ impl fmt::Display for Plan {
         for (i, step) in self.steps.iter().enumerate() {
             let node = &nodes[step.node];
             let op = node.op().expect("steps run ops");
-            let shapes: Vec<Shape> = node.inputs.iter().map(|&id| self.graph.shape(id)).collect();
-            let mflops = |passes: u64| (passes * op.flops(&shapes, node.shape)) as f64 / 1e6;
+            let mflops = self.flops(step) as f64 / 1e6;
             let scratch = step.scratch.map(|b| format!(", scratch {}", self.slot(b))).unwrap_or_default();
-            let (arrow, flow, mflops) = match &step.pass {
+            let (arrow, flow) = match &step.pass {
                 Pass::Forward { x, y, in_place } => {
                     let inputs: Vec<String> = x.iter().map(|&x| self.place(x)).collect();
                     let how = if *in_place { " in place" } else { "" };
-                    ("→", format!("{} → {}{how}", inputs.join(" + "), self.slot(*y)), mflops(1))
+                    ("→", format!("{} → {}{how}", inputs.join(" + "), self.slot(*y)))
                 }
-                Pass::Backward { dy, dx, dparams, .. } => {
+                Pass::Backward { dy, dx, .. } => {
                     let outputs = dx.iter().map(|dx| match dx {
                         DxPlace::Skip => "·".into(),
                         DxPlace::Write(b) => self.slot(*b),
                         DxPlace::Add(b) => format!("+{}", self.slot(*b)),
                         DxPlace::InPlace(_) => "in place".into(),
                     });
-                    let inputs = u64::from(dx.iter().any(|dx| *dx != DxPlace::Skip));
-                    let weights = u64::from(dparams.is_empty() || dparams.iter().any(|dparam| dparam.needed));
                     let outputs: Vec<String> = outputs.collect();
-                    ("←", format!("{} → {}", self.slot(*dy), outputs.join(" ")), mflops(weights + inputs))
+                    ("←", format!("{} → {}", self.slot(*dy), outputs.join(" ")))
                 }
             };
             writeln!(

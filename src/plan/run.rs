@@ -1,6 +1,7 @@
 //! Runs a plan's steps.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use ndarray::{ArrayView2, ArrayView4, ArrayViewMut4};
@@ -141,6 +142,37 @@ impl Plan {
             ArrayView4::from_shape((n, shape.h, shape.w, shape.c), values).expect("a buffer has its size")
         };
         Some((view(output), gradient.map(view)))
+    }
+
+    /// Runs all steps of a training pass and adds the seconds that each took to `seconds`, one entry per step.
+    pub(crate) fn time_steps<B: Host>(
+        &self,
+        input: Input<'_, B::Elem>,
+        params: &mut Params<B::Elem>,
+        arena: &mut Arena<B::Elem>,
+        scale: f64,
+        seconds: &mut [f64],
+    ) {
+        let n = input.images.dim().0;
+        for (step, seconds) in self.steps.iter().zip(seconds) {
+            let started = Instant::now();
+            match &step.pass {
+                Pass::Forward { x, y, in_place } => {
+                    let node = &self.graph.nodes()[step.node];
+                    let operands = (x.as_slice(), *y, *in_place);
+                    self.forward_step::<B>(step, node, operands, input.reborrow(), (params, &params.states), arena);
+                    if self.loss == Some(*y)
+                        && let Some(dloss) = self.dlast
+                    {
+                        arena.all_mut()[self.buffers[dloss].range(n)].fill(B::Elem::of(scale));
+                    }
+                }
+                Pass::Backward { .. } => {
+                    self.backward_step::<B>(step, input.reborrow(), (params, &params.grads), arena, false);
+                }
+            }
+            *seconds += started.elapsed().as_secs_f64();
+        }
     }
 
     /// The class scores of the last forward run of `n` images.

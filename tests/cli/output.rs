@@ -21,6 +21,12 @@ fn json_outputs_have_the_keys_that_scripts_rely_on() {
     }
     assert_eq!((&bench["batch"], &bench["size"], &bench["threads"]), (&4.into(), &16.into(), &1.into()));
 
+    let profile = place.done("bench tiny.toml --batch 4 --size 16 --layers --seconds 0.01 --json").json();
+    let steps = profile["steps"].as_array().unwrap();
+    let of = |op: &str, backward: bool| steps.iter().find(|s| s["op"] == op && s["backward"] == backward).unwrap();
+    assert_eq!(of("linear", true)["flops"].as_u64(), of("linear", false)["flops"].as_u64().map(|flops| 2 * flops));
+    assert!(steps.iter().all(|step| step["seconds"].as_f64().unwrap() > 0.0), "{profile}");
+
     let result = place.done("train tiny.toml --json").json();
     assert_eq!(keys(&result), ["best_accuracy", "best_epoch", "last", "seconds", "tta_accuracy"]);
     assert_eq!(result["last"]["epoch"], 2);

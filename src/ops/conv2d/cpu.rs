@@ -32,6 +32,7 @@ impl Kernel<Cpu> for Conv2d {
         let (level, geometry) = (simd_level(), self.geometry(inputs[0], output));
         let needs = [
             conv::forward_scratch(level, &geometry, n),
+            conv::forward_in_training_scratch(level, &geometry, n),
             conv::input_gradient_scratch(level, &geometry, n),
             conv::weight_gradient_scratch(level, &geometry, n),
             conv::bias_gradient_scratch(self.channels, n * output.h * output.w),
@@ -45,7 +46,8 @@ impl Kernel<Cpu> for Conv2d {
         let bias = self.bias.then(|| io.params[1]);
         let epilogue = Epilogue { bias, activation: Activation::None, accumulate: false };
         let (x, y) = (parallel::contiguous(&io.x[0]), parallel::contiguous_mut(&mut io.y));
-        conv::forward(simd_level(), &geometry, n, x, io.params[0], y, epilogue, io.scratch);
+        let forward = if io.training { conv::forward_in_training } else { conv::forward };
+        forward(simd_level(), &geometry, n, x, io.params[0], y, epilogue, io.scratch);
     }
 
     fn backward(&self, mut io: Backward<'_, f32>) {

@@ -1,13 +1,15 @@
+//! Floor: forward reads x and writes y and the winners once; backward reads dy and the winners and writes dx once.
+
 use rayon::prelude::*;
 
 use super::MaxPool;
-use crate::backend::{Cpu, parallel};
+use crate::backend::{Cpu, parallel, simd_level};
 use crate::graph::Shape;
 use crate::ops::{Backward, Forward, Kernel};
 
 impl Kernel<Cpu> for MaxPool {
     fn forward(&self, mut io: Forward<'_, f32>) {
-        let (_, h, w, c) = io.x[0].dim();
+        let (level, (_, h, w, c)) = (simd_level(), io.x[0].dim());
         let (_, oh, ow, _) = io.y.dim();
         let (input, out_len) = (Shape::new(h, w, c), oh * ow * c);
         let x = parallel::contiguous(&io.x[0]);
@@ -22,12 +24,7 @@ impl Kernel<Cpu> for MaxPool {
                     y.copy_from_slice(&x[(i * w + j) * c..][..c]);
                     winners.fill(cell as f32);
                     for (cell, i, j) in cells {
-                        let row = &x[(i * w + j) * c..][..c];
-                        for ((y, winner), &x) in y.iter_mut().zip(winners.iter_mut()).zip(row) {
-                            let wins = x > *y || x.is_nan();
-                            *y = if wins { x } else { *y };
-                            *winner = if wins { cell as f32 } else { *winner };
-                        }
+                        challenge(level, y, winners, &x[(i * w + j) * c..][..c], cell as f32);
                     }
                 }
             });
@@ -36,8 +33,7 @@ impl Kernel<Cpu> for MaxPool {
                 for (pixel, y) in y.chunks_mut(c).enumerate() {
                     y.fill(f32::NEG_INFINITY);
                     for (_, i, j) in self.window.cells(pixel / ow, pixel % ow, input) {
-                        let row = &x[(i * w + j) * c..][..c];
-                        y.iter_mut().zip(row).for_each(|(y, &x)| *y = if x > *y || x.is_nan() { x } else { *y });
+                        raise(level, y, &x[(i * w + j) * c..][..c]);
                     }
                 }
             });
@@ -45,7 +41,7 @@ impl Kernel<Cpu> for MaxPool {
     }
 
     fn backward(&self, mut io: Backward<'_, f32>) {
-        let (_, oh, ow, c) = io.dy.dim();
+        let (level, (_, oh, ow, c)) = (simd_level(), io.dy.dim());
         let dy = parallel::contiguous_mut(&mut io.dy);
         let Some((dx, add)) = io.dx[0].target() else { return };
         let (_, h, w, _) = dx.dim();
@@ -58,12 +54,40 @@ impl Kernel<Cpu> for MaxPool {
             }
             for (pixel, (dy, winners)) in dy.chunks(c).zip(winners.chunks(c)).enumerate() {
                 for (cell, i, j) in self.window.cells(pixel / ow, pixel % ow, input) {
-                    let row = &mut dx[(i * w + j) * c..][..c];
-                    for ((dx, &dy), &winner) in row.iter_mut().zip(dy).zip(winners) {
-                        *dx += if winner == cell as f32 { dy } else { 0.0 };
-                    }
+                    hand_back(level, &mut dx[(i * w + j) * c..][..c], dy, winners, cell as f32);
                 }
             }
         });
+    }
+}
+
+// What one cell of a window does to the channels of one pixel, compiled for each SIMD level.
+
+crate::multiversion! {
+    /// y ← max(y, x) per channel, and who won.
+    fn challenge(y: &mut [f32], winners: &mut [f32], x: &[f32], cell: f32) {
+        for ((y, winner), &x) in y.iter_mut().zip(winners).zip(x) {
+            let wins = x > *y || x.is_nan();
+            *y = if wins { x } else { *y };
+            *winner = if wins { cell } else { *winner };
+        }
+    }
+}
+
+crate::multiversion! {
+    /// y ← max(y, x) per channel.
+    fn raise(y: &mut [f32], x: &[f32]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = if x > *y || x.is_nan() { x } else { *y };
+        }
+    }
+}
+
+crate::multiversion! {
+    /// dx ← dx + dy in the channels where this cell won.
+    fn hand_back(dx: &mut [f32], dy: &[f32], winners: &[f32], cell: f32) {
+        for ((dx, &dy), &winner) in dx.iter_mut().zip(dy).zip(winners) {
+            *dx += if winner == cell { dy } else { 0.0 };
+        }
     }
 }

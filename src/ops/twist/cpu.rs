@@ -96,7 +96,8 @@ impl Kernel<Cpu> for Twist {
     fn scratch(&self, inputs: &[Shape], output: Shape, n: usize) -> usize {
         let (level, geometry) = (simd_level(), self.geometry(inputs[0], output));
         let (maps, weights) = (geometry.output_len(n), geometry.weight_len());
-        let forward = weights + maps + conv::forward_scratch(level, &geometry, n);
+        let convolution = conv::forward_scratch(level, &geometry, n);
+        let forward = weights + maps + convolution.max(conv::forward_in_training_scratch(level, &geometry, n));
         let gradients = conv::weight_gradient_scratch(level, &geometry, n);
         let gradients = gradients.max(conv::input_gradient_scratch(level, &geometry, n));
         let backward = 2 * weights + maps + n * 6 * self.channels + gradients;
@@ -115,7 +116,8 @@ impl Kernel<Cpu> for Twist {
             Some(saved) => &mut **saved,
             None => take(&mut scratch, geometry.output_len(n)),
         };
-        conv::forward(level, &geometry, n, parallel::contiguous(&io.x[0]), kernels, maps, Epilogue::NONE, scratch);
+        let forward = if io.training { conv::forward_in_training } else { conv::forward };
+        forward(level, &geometry, n, parallel::contiguous(&io.x[0]), kernels, maps, Epilogue::NONE, scratch);
 
         let (maps, channels) = (&*maps, Channels { inverse, x: io.params[4], y: io.params[5] });
         parallel::rows_mut(parallel::contiguous_mut(&mut io.y), w * width, 4 * w * width, |start, y| {

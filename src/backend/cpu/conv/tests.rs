@@ -33,6 +33,9 @@ const SHAPES: &[Shape] = &[
     (3, 2, 5, 16, (3, 3), (5, 5), (3, 3), (1, 1), 1),
     (70, 40, 40, 3, (3, 3), (1, 1), (1, 1), (1, 1), 1),
     (4, 4, 3, 3, (1, 1), (1, 1), (2, 2), (1, 1), 1),
+    (5, 7, 40, 64, (3, 3), (1, 1), (1, 1), (1, 1), 1),
+    (7, 6, 72, 32, (3, 3), (1, 1), (0, 2), (1, 1), 1),
+    (4, 6, 72, 208, (3, 3), (1, 1), (2, 0), (1, 1), 1),
 ];
 
 fn geometry(shape: &Shape) -> ConvGeometry {
@@ -133,7 +136,7 @@ fn forward_is_right() {
         let (x, w, bias) = (random(g.input_len(n), 1), random(g.weight_len(), 2), random(g.out_c, 3));
         let mut truth = Truth::new(g.output_len(n));
         for_each_product(g, n, |i, k, o| truth.add(o, f64::from(x[i]) * f64::from(w[k])));
-        let mut scratch = poison(forward_scratch(level, g, n));
+        let mut scratch = poison(forward_scratch(level, g, n).max(forward_in_training_scratch(level, g, n)));
         for (activation, slope) in
             [(Activation::None, 1.0), (Activation::Relu, 0.0), (Activation::LeakyRelu(0.25), 0.25)]
         {
@@ -147,6 +150,9 @@ fn forward_is_right() {
                     v.max(0.0) + slope * v.min(0.0) + if accumulate { f64::from(old[i]) } else { 0.0 }
                 };
                 truth.check(&y, finish, &format!("{level:?} n {n} {epilogue:?} {g:?}"));
+                let mut y = if accumulate { old.clone() } else { poison(g.output_len(n)) };
+                forward_in_training(level, g, n, &x, &w, &mut y, epilogue, &mut scratch);
+                truth.check(&y, finish, &format!("in training, {level:?} n {n} {epilogue:?} {g:?}"));
             }
         }
     });
@@ -227,6 +233,7 @@ fn scratch_is_enough_for_smaller_batches() {
         for shape in SHAPES {
             let g = geometry(shape);
             for n in 0..40 {
+                assert!(forward_in_training_scratch(level, &g, n) <= forward_in_training_scratch(level, &g, n + 1));
                 assert!(forward_scratch(level, &g, n) <= forward_scratch(level, &g, n + 1));
                 assert!(input_gradient_scratch(level, &g, n) <= input_gradient_scratch(level, &g, n + 1));
                 assert!(weight_gradient_scratch(level, &g, n) <= weight_gradient_scratch(level, &g, n + 1));
@@ -267,7 +274,10 @@ fn all_passes(level: Level, g: &ConvGeometry, n: usize) -> Vec<u32> {
     weight_gradient(level, g, n, &x, &dy, &mut dw, false, &mut poison(weight_gradient_scratch(level, g, n)));
     let rows = n * g.out_h * g.out_w;
     bias_gradient(level, &dy, &mut db, false, &mut poison(bias_gradient_scratch(g.out_c, rows)));
-    [y, dx, dw, db].concat().into_iter().map(f32::to_bits).collect()
+    let mut trained = poison(g.output_len(n));
+    let mut scratch = poison(forward_in_training_scratch(level, g, n));
+    forward_in_training(level, g, n, &x, &w, &mut trained, Epilogue::NONE, &mut scratch);
+    [y, dx, dw, db, trained].concat().into_iter().map(f32::to_bits).collect()
 }
 
 #[test]
@@ -278,6 +288,8 @@ fn threads_do_not_change_a_bit() {
         ((40, 40, 24, 24, (3, 3), (1, 1), (1, 1), (1, 1), 1), 5),
         ((12, 12, 32, 32, (3, 3), (1, 1), (1, 1), (1, 1), 32), 70),
         ((1, 1, 700, 40, (1, 1), (1, 1), (0, 0), (1, 1), 1), 300),
+        ((9, 8, 48, 96, (3, 3), (1, 1), (1, 1), (1, 1), 1), 40),
+        ((4, 4, 256, 264, (3, 3), (1, 1), (1, 1), (1, 1), 1), 30),
         ((8, 8, 96, 512, (1, 1), (1, 1), (0, 0), (1, 1), 1), 1),
     ];
     let pools = [1, 2, 5].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
