@@ -61,7 +61,7 @@ impl WeightGradient {
     }
 
     fn partials(&self, n: usize) -> usize {
-        (PARTIAL_LIMIT / self.sum_len()).clamp(1, MAX_PARTIALS).min(self.units(n)).max(1)
+        (PARTIAL_LIMIT / self.sum_len()).clamp(1, MAX_PARTIALS).min(self.units(n).div_ceil(2)).max(1)
     }
 
     /// Ranges of columns.
