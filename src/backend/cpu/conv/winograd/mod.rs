@@ -36,6 +36,9 @@ const MIN_MORE_CHANNELS: usize = 64;
 /// Maps with fewer tiles are mostly edge: the direct sum leaves out products with padding there.
 const MIN_TILES: usize = 4;
 
+/// Forward, maps with shorter sides gain less than a fifth, and keep the direct sum's smaller rounding errors.
+const MIN_FORWARD_SIDE: usize = 8;
+
 /// The most work items; each has room for a unit.
 const MAX_ITEMS: usize = 32;
 
@@ -127,7 +130,7 @@ pub(super) struct Winograd {
 impl Winograd {
     /// `None` where the direct sum is better.
     pub(super) fn new(level: Level, g: &ConvGeometry, direction: Direction) -> Option<Winograd> {
-        if !suits(g) {
+        if !suits(g) || (direction == Direction::Forward && g.out_h.min(g.out_w) < MIN_FORWARD_SIDE) {
             return None;
         }
         let input = Source { h: g.in_h, w: g.in_w, c: g.in_c };
