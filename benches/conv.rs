@@ -2,11 +2,16 @@
 //!
 //! `cargo bench --bench conv -- [FILTER]`; criterion's "Gelem/s" are GFLOP/s (2 per multiply-add, products with
 //! padding counted, so that layers with small maps may exceed the ceiling: those products are never computed).
-//! `RAYON_NUM_THREADS` sets the threads; compare with threads × ceiling. `HANDGRAD_SIMD` forces a level.
+//! Times are of the processor, so that other work on the machine does not count: with `RAYON_NUM_THREADS=1` they are
+//! those of the layer, with more threads their sum. `HANDGRAD_SIMD` forces a level.
+
+#[path = "support/processor_time.rs"]
+mod processor_time;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use handgrad::backend::cpu::conv::{self, Activation, ConvGeometry, Epilogue};
 use handgrad::backend::cpu::simd::Level;
+use processor_time::ProcessorTime;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -74,7 +79,7 @@ handgrad::multiversion! {
     }
 }
 
-fn passes(c: &mut Criterion) {
+fn passes(c: &mut Criterion<ProcessorTime>) {
     let level = Level::current().expect("HANDGRAD_SIMD names a level of this machine");
     if level > Level::Portable {
         let mut group = c.benchmark_group("ceiling of one core");
@@ -111,6 +116,7 @@ fn passes(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default()
+        .with_measurement(ProcessorTime)
         .sample_size(10)
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(800));
