@@ -154,7 +154,7 @@ impl<B: Host> Engine<B> {
     /// ```
     ///
     /// # Errors
-    /// Kind [`ErrorKind::Shape`] where the images do not fit, [`ErrorKind::Usage`] for a node behind the scores.
+    /// Kind [`ErrorKind::Shape`] where the images do not fit, [`ErrorKind::Usage`] for a node that is no layer of the model.
     pub fn look(
         &mut self,
         images: ArrayView4<'_, B::Elem>,
@@ -163,7 +163,8 @@ impl<B: Host> Engine<B> {
     ) -> Result<()> {
         check_images(&self.eval, images)?;
         // The last two are targets and loss.
-        if node.0 + 2 >= self.eval.graph().nodes().len() {
+        let nodes = self.eval.graph().nodes();
+        if node.0 + 2 >= nodes.len() || nodes[node.0].op().is_none() {
             let e = Error::new(ErrorKind::Usage, "look", format!("node {}", node.0));
             return Err(e.expected("a node of the model, as Graph::find gives it"));
         }

@@ -16,7 +16,7 @@ use crate::{Error, ErrorKind, Result};
 /// use ndarray::Array4;
 /// let graph = models::build("convnet2", &Default::default())?;
 /// let params = Params::<f32>::new(&graph, Key::new(1))?;
-/// let mut probe = Probe::<Cpu>::new(&graph, "layers.0", 1)?;
+/// let mut probe = Probe::<Cpu>::new(&graph, "layers.0.relu", 1)?;
 /// let images = Array4::zeros((1, 32, 32, 3));
 /// let seen = probe.explain(&params, images.view(), |_, _| 3)?; // the score of class 3
 /// assert_eq!(seen.output.dim(), seen.gradient.dim());

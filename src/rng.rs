@@ -113,15 +113,9 @@ impl Stream {
         }
     }
 
-    /// Beta(a, b): x/(x + y) of gamma variates x of shape a and y of shape b, both above 0. Gammas of small shapes are
-    /// too small for a number, their logarithms are not.
-    ///
-    /// ```
-    /// let mut stream = handgrad::rng::Key::new(1).stream();
-    /// let mean = (0..10_000).map(|_| stream.beta(2.0, 6.0)).sum::<f64>() / 10_000.0;
-    /// assert!((mean - 0.25).abs() < 0.01);
-    /// ```
-    pub fn beta(&mut self, a: f64, b: f64) -> f64 {
+    /// Beta(a, b): x/(x + y) of gamma variates x of shape a and y of shape b, both finite and at least 1e-6. Gammas of small
+    /// shapes are too small for a number, their logarithms are not.
+    pub(crate) fn beta(&mut self, a: f64, b: f64) -> f64 {
         let (x, y) = (self.ln_gamma(a), self.ln_gamma(b));
         1.0 / (1.0 + (y - x).exp())
     }

@@ -25,8 +25,7 @@ def is_state_dict(value):
 def find(checkpoint, key):
     """The state dict in a checkpoint."""
     if key is not None:
-        checkpoint = checkpoint.get(key) if isinstance(checkpoint, dict) else None
-        candidates = [checkpoint]
+        candidates = [checkpoint.get(key) if isinstance(checkpoint, dict) else None]
     else:
         inside = [checkpoint.get(name) for name in KEYS] if isinstance(checkpoint, dict) else []
         candidates = [checkpoint, *inside]

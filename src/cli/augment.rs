@@ -7,11 +7,11 @@ use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 
 use super::out;
-use crate::Result;
 use crate::data::{Augment, Batch, Dataset, Loader, LoaderConfig, Normalise};
 use crate::io::mosaic::Mosaic;
 use crate::recipe::Recipe;
 use crate::train::{open_dataset, train_config};
+use crate::{Error, ErrorKind, Result};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -107,7 +107,8 @@ fn draw(args: &Args, recipe: &Recipe, dataset: &Arc<Dataset>) -> Result<Drawn> {
     let (loader, plain) = (Loader::new(dataset.clone(), config)?, Loader::new(dataset.clone(), plain)?);
     let first = u64::from(args.epoch) - 1;
     let Some(batch) = loader.epoch(first, 0)?.next().transpose()? else {
-        return Ok(Drawn { picture: args.out.clone(), epoch: args.epoch, rows: Vec::new() });
+        let found = "fewer training images than one batch, and drop_last leaves them out";
+        return Err(Error::new(ErrorKind::Usage, "data.batch", found).expected("a smaller batch"));
     };
     let samples = batch.samples().to_vec();
     let name = |label: u32| dataset.classes().get(label as usize).cloned().unwrap_or_default();

@@ -172,7 +172,7 @@ impl Net {
         Net::untrained(graph, (size, size), seed, data::Normalise::IMAGENET, Framing::Fill)
     }
 
-    /// With the weights that training would begin with.
+    /// With the weights that training would begin with, before LSUV.
     fn of_recipe(recipe: &Recipe, size: Option<u32>, seed: Option<u64>) -> Result<Net> {
         let size = size.unwrap_or(recipe.data.size) as usize;
         let graph = recipe.model.build(classes_of(&recipe.data.dataset)?, size)?;

@@ -149,8 +149,8 @@ impl Graph {
         }
     }
 
-    /// Keeps the parameters that `which` names from being trained, and these alone. Training then does without their
-    /// gradients, and without the backward pass of every layer that has no trained parameter at or before it. State still
+    /// Keeps the parameters that `which` names from being trained, and these alone. Training then does without the
+    /// gradients of convolutions, linear and twist layers among them, and without the backward pass of every layer that has no trained parameter at or before it. State still
     /// moves: a frozen batch-norm trains with its batch's statistics and averages them, as PyTorch's `requires_grad =
     /// False` leaves it. The text of a graph says nothing of this.
     ///

@@ -15,8 +15,9 @@ const GAP: u32 = 6;
 const WIDE_GAP: u32 = 18;
 /// Small images are enlarged by whole numbers to about this many pixels, so that their own can be seen.
 const GOOD_SIDE: u32 = 160;
-/// The longest side of a picture.
+/// The longest side of a picture, and the most pixels (300 MB).
 const MAX_SIDE: u64 = 30_000;
+const MAX_PIXELS: u64 = 100_000_000;
 /// The widest name of a row, in pixels.
 const LONGEST_NAME: u32 = 240;
 /// Pixels of letters' pixels: in the names of rows and columns, and below images.
@@ -72,10 +73,13 @@ impl Mosaic {
         };
         let height = along(cells.0, size.0, BELOW, ABOVE);
         let width = along(cells.1, size.1, GAP, left + WIDE_GAP - GAP);
-        if [cells.0, cells.1, size.0, size.1].contains(&0) || height.max(width) > MAX_SIDE {
+        if [cells.0, cells.1, size.0, size.1].contains(&0)
+            || height.max(width) > MAX_SIDE
+            || height * width > MAX_PIXELS
+        {
             let found = format!("{} rows and {} columns of {}×{} pixels", cells.0, cells.1, size.0, size.1);
             let e = Error::new(ErrorKind::Usage, "picture", found);
-            return Err(e.expected(format!("sides of 1 to {MAX_SIDE} pixels in all")));
+            return Err(e.expected(format!("sides of 1 to {MAX_SIDE} pixels, at most {MAX_PIXELS} pixels in all")));
         }
         let picture = RgbImage::from_pixel(width as u32, height as u32, GROUND);
         let image = (size.0 as u32, size.1 as u32);

@@ -81,6 +81,7 @@ pub fn build(name: &str, options: &ModelOptions) -> Result<Graph> {
         let found = format!("{} classes, size {}", options.classes, options.size);
         return Err(Error::new(ErrorKind::Usage, format!("model {name}"), found).expected("1 to 65,536 of each"));
     }
+    options.check(name)?;
     let family = xresnet::parse(name);
     let known = MODELS.iter().find(|(known, ..)| *known == name);
     let has = match (known, family) {

@@ -149,7 +149,7 @@ impl Net<'_> {
     }
 
     fn depthwise_conv(&self, input: Shape, stride: usize) -> (&'static str, OpSpec) {
-        let conv = Conv2d::square(input.c * self.options.multiplier, 3, stride, 1).no_bias();
+        let conv = Conv2d::square(input.c.saturating_mul(self.options.multiplier), 3, stride, 1).no_bias();
         ("Conv3x3", Conv2d { groups: input.c, ..conv }.into())
     }
 

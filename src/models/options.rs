@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::graph::Shape;
 use crate::ops::{Activation, BatchNorm, Conv2d, Coordinates, GroupOrder, Twist, TwistGradient};
+use crate::{Error, ErrorKind, Result};
 
 /// What a model's builder takes besides its name. Each model uses some; [`super::build`] refuses an option that is set
 /// for a model that lacks it.
@@ -126,6 +127,30 @@ impl Default for ModelOptions {
 }
 
 impl ModelOptions {
+    /// Refuses numbers that no network has: sizes beyond them would not fit into an integer, let alone memory.
+    pub(super) fn check(&self, name: &str) -> Result<()> {
+        let refuse = |found: String, expected: &str| {
+            Err(Error::new(ErrorKind::Usage, format!("model {name}"), found).expected(expected.to_owned()))
+        };
+        if !(0.0625..=16.0).contains(&self.widen) {
+            return refuse(format!("widen {}", self.widen), "0.0625 to 16");
+        }
+        if !(1..=64).contains(&self.multiplier) {
+            return refuse(format!("multiplier {}", self.multiplier), "1 to 64");
+        }
+        if let Some(layers) = &self.layers
+            && (!(1..=16).contains(&layers.len()) || layers.iter().any(|&blocks| !(1..=256).contains(&blocks)))
+        {
+            return refuse(format!("layers {layers:?}"), "1 to 16 stages, each of 1 to 256 blocks");
+        }
+        if let Some(stem) = &self.stem
+            && stem.iter().any(|&channels| !(1..=4096).contains(&channels))
+        {
+            return refuse(format!("stem {stem:?}"), "1 to 4096 channels each");
+        }
+        Ok(())
+    }
+
     /// The options that differ from their defaults, by name, those aside that every model has.
     pub(super) fn chosen(&self) -> Vec<&'static str> {
         let default = ModelOptions::default();

@@ -394,7 +394,7 @@ pub struct ParamGrad<'a, E> {
     pub values: &'a mut [E],
     /// Add to it (another use of a shared weight, an accumulated micro-batch) instead of overwriting it.
     pub add: bool,
-    /// Somebody reads it. Where nobody does, since the parameter is frozen, a kernel may leave it, to save work.
+    /// Somebody reads it. Where nobody does, since the parameter is frozen or a layer is explained, a kernel may leave it, to save work.
     pub needed: bool,
 }
 

@@ -256,7 +256,7 @@ impl<'g> Compiler<'g> {
             let x = if keeps.inputs { node.inputs.iter().map(place).collect() } else { Vec::new() };
             let y = keeps.output.then(|| self.places[i].expect("forward placed it"));
             let dparams = node.params.iter().map(|&p| DparamPlace {
-                needed: !self.graph.params()[p].frozen,
+                needed: self.mode == Mode::Train && !self.graph.params()[p].frozen,
                 add: std::mem::replace(&mut written[p], true),
             });
             let dparams = dparams.collect();

@@ -71,7 +71,8 @@ impl Board {
             summary.scalar("valid/top5", metrics.top5);
         })?;
         for info in params.table().iter().filter(|info| info.used) {
-            for (kind, values) in [("weights", params.values()), ("gradients", params.grads())] {
+            let gradients = (!info.frozen).then(|| ("gradients", params.grads()));
+            for (kind, values) in std::iter::once(("weights", params.values())).chain(gradients) {
                 self.histogram.count(&values[info.range()]);
                 let tag = format!("{kind}/{}", info.name);
                 self.events.write(step, |summary| summary.histogram(&tag, &self.histogram))?;

@@ -37,7 +37,8 @@ pub struct Scaled {
 /// while |std − 1| > 1e-3: weight ← weight / std
 /// ```
 ///
-/// A layer whose weight an earlier one shares is left as that one's output made it. Images beyond the engine's largest
+/// A layer whose weight an earlier one shares is left as that one's output made it, a frozen one as it is; so are twist
+/// layers and convolutions with permuted groups. Images beyond the engine's largest
 /// batch go through it in parts: the statistics are of all. Returns what each layer's output was when its turn came.
 ///
 /// ```
@@ -117,19 +118,21 @@ struct Layer {
     bias: Option<usize>,
 }
 
-/// The convolutions and linear layers on the way to the output, those aside that use an earlier one's weight.
+/// The convolutions and linear layers on the way to the output, those aside that use an earlier one's weight or whose
+/// weight is frozen.
 fn layers<B: Host>(engine: &Engine<B>) -> Vec<Layer> {
     let graph = engine.plan().graph();
     let (alive, mut seen) = (graph.alive(), HashSet::new());
     let scales = |source: &Source| matches!(source, Source::Op(OpSpec::Conv2d(_) | OpSpec::Linear(_)));
+    let frozen = |param: usize| engine.params().table()[param].frozen;
     let found = graph.nodes().iter().enumerate().filter(|(i, node)| alive[*i] && scales(&node.source));
     found
-        .filter(|(_, node)| seen.insert(node.params[0]))
+        .filter(|(_, node)| seen.insert(node.params[0]) && !frozen(node.params[0]))
         .map(|(i, node)| Layer {
             node: NodeId(i),
             name: node.name.clone(),
             weight: node.params[0],
-            bias: node.params.get(1).copied(),
+            bias: node.params.get(1).copied().filter(|&bias| !frozen(bias)),
         })
         .collect()
 }

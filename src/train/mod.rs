@@ -263,7 +263,9 @@ impl<'a, B: Host> Trainer<'a, B> {
     /// the run's folder holds anything.
     fn new(job: &'a Job) -> Result<Self> {
         let Setup { graph, mut engine, train, valid, mut ema, peak_bytes } = Setup::new(&job.recipe, &job.dataset)?;
-        if let Some(FirstWeights { file, new_head }) = &job.from {
+        // A checkpoint has all of it, and the file that the run began with may be gone.
+        let begins = !(job.resume && job.folder.checkpoint().exists());
+        if let Some(FirstWeights { file, new_head }) = job.from.as_ref().filter(|_| begins) {
             model_file::load_weights(file)?.fill(&graph, engine.params_mut(), *new_head)?;
             ema = job.recipe.train.ema.map(|decay| Ema::new(decay, engine.params())).transpose()?;
         }

@@ -1,5 +1,6 @@
 //! Whole models: their sizes, that every parameter learns, that threads do not change a bit.
 
+use handgrad::ErrorKind;
 use handgrad::backend::Cpu;
 use handgrad::engine::Engine;
 use handgrad::graph::{Graph, Source};
@@ -74,6 +75,19 @@ fn an_option_that_a_model_lacks_is_refused() {
     assert!(error.contains("convnet") && error.contains("dropout"), "{error}");
     let error = models::build("resnet2", &ModelOptions { widen: 2.0, ..options }).unwrap_err().to_string();
     assert!(error.contains("widen") && error.contains("norm_eps"), "{error}");
+}
+
+#[test]
+fn numbers_that_no_model_has_are_refused() {
+    let options = ModelOptions::default();
+    for (name, options) in [
+        ("xresnet18", ModelOptions { widen: f64::INFINITY, ..options.clone() }),
+        ("xresnet18", ModelOptions { layers: Some(vec![usize::MAX]), ..options.clone() }),
+        ("xresnet18", ModelOptions { stem: Some([usize::MAX, 1, 1]), ..options.clone() }),
+        ("mxresnet-depthwise", ModelOptions { multiplier: usize::MAX, ..options.clone() }),
+    ] {
+        assert_eq!(models::build(name, &options).unwrap_err().kind(), ErrorKind::Usage, "{options:?}");
+    }
 }
 
 /// The share of a parameter's elements that can get a gradient: on a map smaller than its kernel, a convolution has cells

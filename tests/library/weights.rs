@@ -92,6 +92,20 @@ fn lsuv_scales_a_shared_weight_once() {
     assert!(!names.iter().any(|name| name.starts_with("layers2.")), "{names:?}");
 }
 
+/// What is frozen stays as it is, the rest is scaled around it.
+#[test]
+fn lsuv_leaves_frozen_parameters() {
+    let mut graph = nets::build("convnet2");
+    graph.freeze(|name| name.starts_with("layers.0.") || name == "layers.1.conv.bias");
+    let mut engine = Engine::<Cpu>::new(&graph, IMAGES, 0).unwrap();
+    let before = engine.params().values().to_vec();
+    lsuv(&mut engine, images(&graph).view()).unwrap();
+    for info in engine.params().table() {
+        let same = engine.params().values()[info.range()] == before[info.range()];
+        assert_eq!(same, info.frozen, "{}", info.name);
+    }
+}
+
 /// What is done to a parameter of some name.
 type Change = dyn Fn(&str, &mut [f32]);
 

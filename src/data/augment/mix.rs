@@ -5,6 +5,9 @@ use crate::data::format::CHANNELS;
 use crate::resample::Rect;
 use crate::rng::Key;
 
+/// The least α besides 0.
+pub(super) const MIN_ALPHA: f64 = 1e-6;
+
 /// The largest α of Beta(α, α).
 pub(super) const MAX_ALPHA: f64 = 100.0;
 

@@ -103,9 +103,10 @@ impl Augment {
             return Err(e.expected("one of them: each cuts at random"));
         }
         for (name, alpha) in [("mixup", self.mixup), ("cutmix", self.cutmix)] {
-            if !(0.0..=mix::MAX_ALPHA).contains(&alpha) {
+            // A smaller α has shares of all or nothing, whose logarithms end in no number.
+            if alpha != 0.0 && !(mix::MIN_ALPHA..=mix::MAX_ALPHA).contains(&alpha) {
                 let e = Error::new(ErrorKind::Usage, "augmentation", format!("{name} = {alpha}"));
-                return Err(e.expected(format!("α of 0 (none) to {}", mix::MAX_ALPHA)));
+                return Err(e.expected(format!("α of 0 (none), or {} to {}", mix::MIN_ALPHA, mix::MAX_ALPHA)));
             }
         }
         self.crop.as_ref().map_or(Ok(()), RandomCrop::check)?;

@@ -227,6 +227,7 @@ fn amounts_outside_their_ranges_are_errors() {
     let (jitter, affine, erase) = (Jitter::default(), Affine::default(), Erase::default());
     for wrong in [
         Augment { mixup: -0.1, ..base },
+        Augment { cutmix: 1e-310, ..base },
         Augment { cutmix: f64::NAN, ..base },
         Augment { mixup: 101.0, ..base },
         Augment { jitter: Some(Jitter { hue: 0.6, ..jitter }), ..base },

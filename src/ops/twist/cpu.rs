@@ -162,9 +162,11 @@ impl Kernel<Cpu> for Twist {
             io.dparams[5].put(q, -total(2) as f32);
         }
 
-        let x = parallel::contiguous(&io.x[0]);
-        conv::weight_gradient(level, &geometry, n, x, dmaps, dkernels, false, scratch);
-        self.kernel_gradients(dkernels, &mut io.dparams[..3]);
+        if io.dparams[..3].iter().any(|dparam| dparam.needed) {
+            let x = parallel::contiguous(&io.x[0]);
+            conv::weight_gradient(level, &geometry, n, x, dmaps, dkernels, false, scratch);
+            self.kernel_gradients(dkernels, &mut io.dparams[..3]);
+        }
         if matches!(io.dx[0], Grad::Skip) {
             return;
         }

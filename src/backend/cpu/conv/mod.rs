@@ -17,8 +17,8 @@
 //! Layouts: images `[n][h][w][c]`, weights `[kh][kw][in_c/groups][out_c]`. Slices of another
 //! length, or a geometry that does not fit together, are programmer errors and panic.
 //!
-//! Same bits for any number of threads at one level; what an image gives does not depend on the batch around it. Nor do
-//! [`forward_in_training`] and [`forward`] give the same bits.
+//! Same bits for any number of threads at one level; what an image gives does not depend on the batch around it.
+//! [`forward_in_training`] and [`forward`] differ in their last bits.
 
 mod axis;
 mod bias;

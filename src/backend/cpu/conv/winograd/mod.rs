@@ -8,7 +8,7 @@
 //!
 //! The input gradient is the same with flipped, transposed weights; the weight gradient is in `dweight`.
 //!
-//! Floor: a 16/36 of the multiply-adds of the sum over taps, counting whole tiles; the transforms read and write 16
+//! Floor: 16/36 of the multiply-adds of the sum over taps, counting whole tiles; the transforms read and write 16
 //! values for every 4 of source and destination, within the cache.
 //!
 //! Rounding differs from the direct sum (a few times larger in the worst case), so that inference, where an image must
@@ -341,6 +341,9 @@ impl Winograd {
     /// product `[count, k]` = window `[count, c]` · the panels of one point.
     fn multiply(&self, window: &[f32], panels: &[f32], product: &mut [f32], count: usize) {
         let (cin, cout, lanes) = (self.source.c, self.destination.c, tile::lanes(self.level));
+        assert!(window.len() >= count * cin && product.len() >= count * cout);
+        // One pointer for all rows: taking each from the slice would end the life of those before it.
+        let to = product.as_mut_ptr();
         let mut tile = Tile::empty();
         tile.finish = Finish::plain(false);
         tile.inner = Loop { count: cin, step: 1, skip: 0 };
@@ -353,7 +356,7 @@ impl Winograd {
                 tile.rows = at_most.min(count - row);
                 for r in 0..tile.rows {
                     tile.a[r] = window[(row + r) * cin..].as_ptr();
-                    tile.c[r] = product[(row + r) * cout + block.first..].as_mut_ptr();
+                    tile.c[r] = to.wrapping_add((row + r) * cout + block.first);
                 }
                 // SAFETY: each row of the window has `cin` floats, the panel `cin` rows of its width, and each row of the
                 // product the block's columns; the level was checked when the pass began.
