@@ -2,10 +2,12 @@
 # Runs every experiment of docs/results.md and prints its tables.
 #
 #   docs/results/reproduce.sh CIFAR10.hgd [OUT] [SEEDS]      OUT: runs/results   SEEDS: "0 1 2"
+#   IMAGEWOOF=FILE.hgd docs/results/reproduce.sh …           those on Imagewoof (imagewoof2-320) as well: hours
 #
 # A run that has finished is not repeated; one that was stopped goes on from its checkpoint.
 set -euo pipefail
 data=$(realpath "${1:?the CIFAR-10 dataset: data-tools convert cifar-10-binary.tar.gz cifar10.hgd}")
+imagewoof=${IMAGEWOOF:+$(realpath "$IMAGEWOOF")}
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 out=${2:-runs/results}
 seeds=${3:-0 1 2}
@@ -35,5 +37,9 @@ for seed in $seeds; do
 done
 run cifar10-resnet2 "${seeds%% *}" --data "$data"
 run cifar10-resnet-7ep "${seeds%% *}" --data "$data"
+if [ -n "$imagewoof" ]; then
+    run woof-xse_resnext18 1 --data "$imagewoof"
+    run woof-xse_resnext18-deep 1 --data "$imagewoof"
+fi
 
 python3 docs/results/table.py "$out"
