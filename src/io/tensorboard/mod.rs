@@ -1,7 +1,7 @@
 //! TensorBoard's event files: scalars, pictures and histograms over the steps of a run.
 //!
-//! An event file is a sequence of records, each with checksums of its length and of its content ([`crc`]); a record is one
-//! `Event` of TensorBoard's protocol buffers ([`wire`]). Both are small enough to be written here by hand.
+//! An event file is a sequence of records, each with checksums of its length and of its content (`crc`); a record is one
+//! `Event` of TensorBoard's protocol buffers (`wire`). Both are small enough to be written here by hand.
 //!
 //! A file only ever grows. Each session of a run (it starts, it is resumed) begins a file of its own, whose second event is
 //! a `SessionLog` with status START and the first step that the session will write: readers then drop what earlier files
