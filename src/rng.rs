@@ -115,6 +115,7 @@ impl Stream {
 
     /// Beta(a, b): x/(x + y) of gamma variates x of shape a and y of shape b, both finite and at least 1e-6. Gammas of small
     /// shapes are too small for a number, their logarithms are not.
+    #[cfg(feature = "train")]
     pub(crate) fn beta(&mut self, a: f64, b: f64) -> f64 {
         let (x, y) = (self.ln_gamma(a), self.ln_gamma(b));
         1.0 / (1.0 + (y - x).exp())
@@ -122,6 +123,7 @@ impl Stream {
 
     /// The logarithm of a gamma variate of this shape, above 0, and scale 1: by rejection, exactly (Marsaglia, Tsang 2000);
     /// below 1 as that of shape + 1 times U^(1/shape).
+    #[cfg(feature = "train")]
     fn ln_gamma(&mut self, shape: f64) -> f64 {
         if shape < 1.0 {
             let ln_uniform = (1.0 - self.f64()).ln();
@@ -182,9 +184,11 @@ mod tests {
     }
 
     /// a, b, and the quantile function of Beta(a, b).
+    #[cfg(feature = "train")]
     type Law = (f64, f64, fn(f64) -> f64);
 
     /// Mean a/(a + b), variance ab/((a + b)²(a + b + 1)), and the quantiles of forms that have one.
+    #[cfg(feature = "train")]
     #[test]
     fn beta_has_its_moments_and_quantiles() {
         let draws = |a: f64, b: f64| -> Vec<f64> {
