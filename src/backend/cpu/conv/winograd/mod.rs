@@ -310,10 +310,11 @@ impl Winograd {
             let points = std::array::from_fn(|point| &products[point * product_len + t * cout..][..cout]);
             let mut rows = pixel.chunks_exact_mut(cout);
             let mut rows = [(); 4].map(|()| rows.next().expect("room for four pixels"));
+            let place = self.grid.place(first + t);
             if !plain {
                 transform::output(self.level, &points, rows.each_mut().map(|row| &mut **row), false);
                 for (i, row) in rows.iter().enumerate() {
-                    if let Some(start) = self.destination_pixel(first + t, i) {
+                    if let Some(start) = self.destination_pixel(place, i) {
                         // SAFETY: a pixel lies in one tile, and a tile in one item.
                         finish(self.level, row, unsafe { destination.slice(start..start + cout) }, epilogue);
                     }
@@ -321,7 +322,7 @@ impl Winograd {
                 continue;
             }
             for (i, row) in rows.iter_mut().enumerate() {
-                if let Some(start) = self.destination_pixel(first + t, i) {
+                if let Some(start) = self.destination_pixel(place, i) {
                     // SAFETY: as above.
                     *row = unsafe { destination.slice(start..start + cout) };
                 }
@@ -331,8 +332,7 @@ impl Winograd {
     }
 
     /// Where pixel `i` of the four of a tile begins, or `None` beyond the map.
-    fn destination_pixel(&self, tile: usize, i: usize) -> Option<usize> {
-        let place = self.grid.place(tile);
+    fn destination_pixel(&self, place: Place, i: usize) -> Option<usize> {
         let (y, x) = (place.y + i / 2, place.x + i % 2);
         let Source { h, w, c } = self.destination;
         (y < h && x < w).then_some(((place.image * h + y) * w + x) * c)
