@@ -21,6 +21,8 @@ fn json_outputs_have_the_keys_that_scripts_rely_on() {
     }
     assert_eq!((&bench["batch"], &bench["size"], &bench["threads"]), (&4.into(), &16.into(), &1.into()));
 
+    assert!(bench["first_loss"].as_f64().unwrap() > 0.0 && bench["loss"].is_f64(), "{bench}");
+
     let profile = place.done("bench tiny.toml --batch 4 --size 16 --layers --seconds 0.01 --json").json();
     let steps = profile["steps"].as_array().unwrap();
     let of = |op: &str, backward: bool| steps.iter().find(|s| s["op"] == op && s["backward"] == backward).unwrap();
@@ -41,6 +43,47 @@ fn json_outputs_have_the_keys_that_scripts_rely_on() {
     assert_eq!(evaluated["top5"], result["last"]["top5"]);
     let (a, b) = (evaluated["loss"].as_f64().unwrap(), result["last"]["valid_loss"].as_f64().unwrap());
     assert!((a - b).abs() < 1e-6, "{a} {b}");
+}
+
+#[test]
+fn a_bench_trains_the_same_net_wherever_its_weights_come_from() {
+    let place = Place::new();
+    let bench = |more: &str| place.done(&format!("bench tiny.toml --batch 8 --seconds 0.01 --json {more}")).json();
+    let trained = bench("--warm-up 9 --lr 0.1 --export same.safetensors");
+    let (first, last) = (trained["first_loss"].as_f64().unwrap(), trained["loss"].as_f64().unwrap());
+    assert!(last < first - 0.01, "{trained}");
+    // Random weights of another seed would begin elsewhere; those of the file begin where the exporting run began.
+    let again = bench("--warm-up 9 --lr 0.1 --from same.safetensors");
+    assert_eq!((&again["first_loss"], &again["loss"]), (&trained["first_loss"], &trained["loss"]));
+    let still = bench("--from same.safetensors");
+    assert!((still["loss"].as_f64().unwrap() - first).abs() < 1e-5, "{still}");
+    let exported = std::fs::read(place.path("same.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&exported).unwrap();
+    assert_eq!(tensors.tensor("extra/images").unwrap().shape(), [8 * 16 * 16 * 3]);
+    assert_eq!(tensors.tensor("extra/targets").unwrap().shape(), [8 * 10]);
+    assert_eq!(tensors.tensor("layers.0.conv.weight").unwrap().shape(), [20, 3, 3, 3]);
+
+    place.fails("bench tiny.toml --from nowhere.safetensors", 1, &["nowhere.safetensors"]);
+    place.fails("bench cifar10-simplenet --from same.safetensors", 1, &["same.safetensors", "missing"]);
+}
+
+#[test]
+fn backends_are_compared_on_the_same_weights_and_images() {
+    let place = Place::new();
+    let compared =
+        place.done("bench --compare reference,cpu tiny.toml --batch 3 --seconds 0.01 --set model.name=resnet --json");
+    let compared = compared.json();
+    let [reference, cpu] = &compared.as_array().unwrap()[..] else { panic!("{compared}") };
+    assert_eq!((&reference["backend"], &cpu["backend"]), (&"reference".into(), &"cpu".into()));
+    let difference = |of: &serde_json::Value, what: &str| of[what].as_f64().unwrap();
+    for what in ["loss_difference", "gradient_difference"] {
+        assert_eq!(difference(reference, what), 0.0, "{compared}");
+        // That of f32: something, and little.
+        assert!((1e-12..1e-3).contains(&difference(cpu, what)), "{compared}");
+    }
+    assert!(cpu["gradient"].as_str().unwrap().contains('.'), "{compared}");
+    let table = place.done("bench --compare cpu,cpu tiny.toml --batch 3 --seconds 0.01").out;
+    assert!(table.lines().filter(|line| line.starts_with("cpu ") && line.contains("0.0e0")).count() == 2, "{table}");
 }
 
 #[test]
