@@ -2,16 +2,15 @@
 //!
 //! `cargo bench --bench ops --features conformance -- [FILTER]`; `RAYON_NUM_THREADS` sets the threads.
 //!
-//! A pass cannot be faster than its FLOPs at the rate of multiply-adds in registers, nor than its operands once through
-//! memory; the larger of the two is its floor. Both rates are measured first, on all threads. More than 100 % of a
-//! memory floor means that operands stayed in a cache; of a compute floor, that products with padding were skipped.
+//! The floor is that of `support/machine.rs`; both rates are measured first, on all threads.
 
-use std::cell::RefCell;
-use std::hint::black_box;
-use std::time::{Duration, Instant};
+#[path = "support/machine.rs"]
+mod machine;
 
+use std::time::Duration;
+
+use criterion::measurement::WallTime;
 use criterion::{Criterion, criterion_group, criterion_main};
-use handgrad::backend::cpu::simd::Level;
 use handgrad::backend::{Cpu, Host};
 use handgrad::graph::Shape;
 use handgrad::ops::cases::Case;
@@ -21,8 +20,8 @@ use handgrad::ops::{
     SelfAttention, SoftmaxCrossEntropy, Twist, Window, all_cases,
 };
 use handgrad::rng::Key;
+use machine::{Floor, Machine, Samples};
 use ndarray::{ArrayView4, ArrayViewMut4};
-use rayon::prelude::*;
 
 fn case(op: impl Into<OpSpec>, inputs: &[Shape], batch: usize) -> Case {
     Case::new(op, inputs, batch)
@@ -30,7 +29,7 @@ fn case(op: impl Into<OpSpec>, inputs: &[Shape], batch: usize) -> Case {
 
 fn cases() -> Vec<Case> {
     let (first, second, last) = (Shape::new(28, 28, 16), Shape::new(14, 14, 32), Shape::new(4, 4, 256));
-    let depthwise = Conv2d { channels: 64, window: Window::square(3, 1, 1), groups: 64, bias: false };
+    let grouped = |channels, groups| Conv2d { groups, ..Conv2d::square(channels, 3, 1, 1).no_bias() };
     vec![
         case(Activation::Relu, &[first], 256),
         case(Activation::LeakyRelu { slope: 0.1 }, &[first], 256),
@@ -49,7 +48,9 @@ fn cases() -> Vec<Case> {
         case(Conv2d::square(32, 3, 2, 1).no_bias(), &[first], 256),
         case(Conv2d::square(32, 3, 1, 1).no_bias(), &[second], 256),
         case(Conv2d::square(256, 3, 1, 1).no_bias(), &[last], 256),
-        case(depthwise, &[Shape::new(16, 16, 64)], 256),
+        case(Conv2d::square(256, 1, 1, 0).no_bias(), &[Shape::new(32, 32, 64)], 32),
+        case(grouped(128, 32), &[Shape::new(32, 32, 64)], 32),
+        case(grouped(64, 64), &[Shape::new(16, 16, 64)], 256),
         case(MaxPool { window: Window::square(3, 2, 1), ceil: false }, &[Shape::new(64, 64, 64)], 32),
         case(AvgPool { window: Window::square(2, 2, 0), ceil: true }, &[Shape::new(32, 32, 64)], 32),
         case(AdaptivePool::global(Reduce::Max), &[last], 256),
@@ -178,100 +179,11 @@ fn view_mut<'a>(shape: &Shape, n: usize, values: &'a mut [f32]) -> ArrayViewMut4
     ArrayViewMut4::from_shape((n, shape.h, shape.w, shape.c), values).expect("sizes fit")
 }
 
-/// What this machine can do on all threads.
-struct Machine {
-    /// Per second, 2 per multiply-add.
-    flops: f64,
-    /// Per second, read and written.
-    bytes: f64,
-}
-
-/// Multiply-adds on sums in registers, and how many floats these are.
-const PASSES: usize = 200_000;
-const SUMS: usize = 12 * 16;
-
-handgrad::multiversion! {
-    fn fused(factor: f32, term: f32) -> f32 {
-        let mut sums = [1.0f32; SUMS];
-        for _ in 0..PASSES {
-            sums.iter_mut().for_each(|sum| *sum = sum.mul_add(factor, term));
-        }
-        sums.iter().sum()
-    }
-}
-
-handgrad::multiversion! {
-    fn unfused(factor: f32, term: f32) -> f32 {
-        let mut sums = [1.0f32; SUMS];
-        for _ in 0..PASSES {
-            sums.iter_mut().for_each(|sum| *sum = *sum * factor + term);
-        }
-        sums.iter().sum()
-    }
-}
-
-/// The shortest of several calls, in seconds.
-fn shortest(mut call: impl FnMut()) -> f64 {
-    let seconds = (0..7).map(|_| {
-        let start = Instant::now();
-        call();
-        start.elapsed().as_secs_f64()
-    });
-    seconds.fold(f64::INFINITY, f64::min)
-}
-
-impl Machine {
-    fn measure() -> Self {
-        let level = Level::current().expect("HANDGRAD_SIMD names a level of this machine");
-        let threads = rayon::current_num_threads();
-        let ceiling = if level == Level::Portable { unfused } else { fused };
-        let compute = shortest(|| {
-            rayon::broadcast(|_| black_box(ceiling(level, black_box(0.999), black_box(0.001))));
-        });
-        let (from, mut to) = (vec![1.0f32; 32 << 20], vec![0.0f32; 32 << 20]);
-        let memory = shortest(|| {
-            let chunk = from.len() / threads / 4;
-            to.par_chunks_mut(chunk).zip(from.par_chunks(chunk)).for_each(|(to, from)| to.copy_from_slice(from));
-            black_box(&to);
-        });
-        let machine = Machine {
-            flops: (2 * PASSES * SUMS * threads) as f64 / compute,
-            bytes: (2 * 4 * from.len()) as f64 / memory,
-        };
-        println!(
-            "this machine, {threads} threads, {}: {:.0} GFLOP/s in registers, {:.1} GB/s copying\n",
-            level.name(),
-            machine.flops / 1e9,
-            machine.bytes / 1e9
-        );
-        machine
-    }
-
-    /// The floor of a pass in seconds, and what sets it.
-    fn floor(&self, flops: f64, bytes: f64) -> (f64, &'static str) {
-        let (compute, memory) = (flops / self.flops, bytes / self.bytes);
-        if compute > memory { (compute, "compute") } else { (memory, "memory") }
-    }
-}
-
 /// Benches one pass and prints achieved over floor, from the median of criterion's samples.
-fn measure(c: &mut Criterion, name: &str, (floor, what): (f64, &str), mut pass: impl FnMut()) {
-    let samples = RefCell::new(Vec::new());
-    c.bench_function(name, |b| {
-        b.iter_custom(|iterations| {
-            let start = Instant::now();
-            (0..iterations).for_each(|_| pass());
-            let elapsed = start.elapsed();
-            samples.borrow_mut().push(elapsed.as_secs_f64() / iterations as f64);
-            elapsed
-        });
-    });
-    let mut samples = samples.into_inner();
-    samples.sort_by(f64::total_cmp);
-    if let Some(median) = samples.get(samples.len() / 2) {
-        let share = 100.0 * floor / median;
-        println!("{:24}{what} floor {:.3} ms, {share:.0} % of it reached\n", "", floor * 1e3);
-    }
+fn measure(c: &mut Criterion, name: &str, floor: Floor, mut pass: impl FnMut()) {
+    let mut samples = Samples::default();
+    c.bench_function(name, |b| samples.take(b, &WallTime, &mut pass));
+    samples.print_share(floor);
 }
 
 fn passes(c: &mut Criterion) {
