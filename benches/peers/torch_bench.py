@@ -1,32 +1,52 @@
 #!/usr/bin/env python3
-"""PyTorch's rates on the models that handgrad's benches measure, in the best of three ways to run them.
+"""PyTorch's rates on a net that `handgrad bench --export` wrote, in each of several ways to run it.
 
-    torch_bench.py simplenet|convnet2|resnet2 --batch 256 --seconds 3 --threads 2
+    torch_bench.py nets/resnet2.toml exported.safetensors --batch 256 --steps 20 --seconds 3 --threads 2
 
-prints one JSON object: images per second of training (forward, backward, SGD with momentum) and of inference at the
-batch, the median latency of a batch of one in milliseconds, and which way was best for each; once more, under names that
-begin with f32_, without the way in bf16. The models are those of
-tests/fixtures/make_golden.py, with which handgrad's tests compare every gradient.
+prints one JSON object: for each way the seconds of a training step (forward, loss, backward, SGD with momentum), of
+inference on the batch and on one image, the losses of the first and of the last step, and by how much the anonymous memory
+of its process grew; the rate of a matrix product and PyTorch's version besides. Weights, images and targets are the file's;
+the models are fastai's, torchvision's, and those of tests/fixtures, with which handgrad's tests compare every gradient.
 """
 
 import argparse
 import contextlib
 import json
+import os
+import select
+import signal
 import statistics
 import sys
 import time
+import tomllib
+import traceback
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "fixtures"))
 import make_golden  # noqa: E402
 
+TINY_RATE = 1e-9  # the work is the same, and the weights stay where they are
+CALLS, PATIENCE = 5, 4.0  # as handgrad bench: calls at least, unless they take so many times as long as they should
+TOO_SLOW = 3.0  # a way whose step takes so many times as long as another's has lost
+HOPE = 2  # steps after the first that it has to show the contrary
+EPS = 1e-12  # BnLayer has none; PyTorch's kernel insists on one
 
-# The layer has none; PyTorch's kernel insists on one.
-EPS = 1e-12
+# name: (memory format, bf16 autocast, torch.compile)
+WAYS = {
+    "f32 channels_last": (torch.channels_last, False, False),
+    "f32 NCHW": (torch.contiguous_format, False, False),
+    "f32 compiled": (torch.channels_last, False, True),
+    "bf16 channels_last": (torch.channels_last, True, False),
+    "bf16 compiled": (torch.channels_last, True, True),
+}
+
+
+# ---------------------------------------------------------------- models
 
 
 def fused_norm(self, x):
@@ -53,7 +73,6 @@ def fused_residual(self, x):
 
 @torch.no_grad()
 def check_fused_norm():
-    torch.manual_seed(0)
     layer, x = make_golden.BnLayer(3, 8), torch.randn(4, 3, 9, 9)
     for training in (True, False):
         layer.train(training)
@@ -61,34 +80,77 @@ def check_fused_norm():
         assert difference < 1e-4, f"the fast layer computes something else: {difference}"
 
 
-def build(name):
-    torch.manual_seed(0)
-    model = make_golden.MODELS[name][0]()
-    if name == "resnet2":
-        model.out = nn.Sequential(nn.Dropout(0.2), model.out)
-    return model
+def constructor(options):
+    """Builds the net of a recipe's [model]. What it needs is imported here, so that a fork has it already."""
+    name = options["name"]
+    if name in make_golden.MODELS:
+        return make_golden.MODELS[name][0]
+    if name.startswith("resnet"):
+        import torchvision
+
+        return lambda: getattr(torchvision.models, name)(num_classes=10)
+    import make_twisted
+
+    extra = {"act_cls": nn.Mish} if options.get("act") == "mish" else {}
+    build = lambda: getattr(make_twisted.xresnet, name)(n_out=10, sa=options.get("sa", False), **extra)
+    swap = options.get("swap")
+    return (lambda: make_twisted.twisted(build(), swap, "published")) if swap else build
+
+
+def read(path, batch):
+    """Weights, images [n, h, w, c], classes."""
+    with safe_open(path, "pt") as file:
+        size = json.loads(file.metadata()["handgrad.preprocessing"])["size"]
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    images = tensors.pop("extra/images").view(batch, *size, 3)
+    targets = tensors.pop("extra/targets").view(batch, -1).argmax(1)
+    # The published progression evaluates with the last batch's statistics, which its training step computes anew.
+    return {k: v for k, v in tensors.items() if not k.endswith((".last_mean", ".last_var"))}, images, targets
+
+
+# ---------------------------------------------------------------- measuring
+
+
+class TooSlow(Exception):
+    """A way is not worth the time to measure it."""
 
 
 def median_seconds(seconds, call):
-    """The median time of a call, over about `seconds` after a fifth of that to warm up; at least five calls."""
-    start = time.perf_counter()
-    while time.perf_counter() - start < seconds / 5:
-        call()
+    """The median time of a call, over calls for `seconds` after one that warms up."""
+    call()
     start, times = time.perf_counter(), []
-    while time.perf_counter() - start < seconds or len(times) < 5:
+    while True:
         before = time.perf_counter()
         call()
-        times.append(time.perf_counter() - before)
-    return statistics.median(times)
+        now = time.perf_counter()
+        times.append(now - before)
+        if now - start >= seconds and (len(times) >= CALLS or now - start >= PATIENCE * seconds):
+            return statistics.median(times)
 
 
-def measure(name, batch, seconds, memory_format, autocast):
-    """Seconds of a training step, of inference at the batch, of inference of one image."""
-    model = build(name).to(memory_format=memory_format)
-    x = torch.randn(batch, 3, 32, 32).to(memory_format=memory_format)
-    target = torch.arange(batch) % 10
-    # A tiny rate does the same work and keeps the numbers ordinary however long this runs.
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9)
+def gemm_gflops():
+    """The better of several products of 1536 x 1536 matrices: what instructions this process may use shows here."""
+    n = 1536
+    a, b = torch.randn(n, n), torch.randn(n, n)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best / 1e9
+
+
+def measure(build, data, args, way, to_beat, say):
+    """One way, in a process of its own. `say` hands over what there is: after the warm-up, and at the end."""
+    weights, images, targets = data
+    memory_format, autocast, compiled = WAYS[way]
+    model = build()
+    model.load_state_dict(weights, strict=True)
+    model.train().to(memory_format=memory_format)
+    x = images.permute(0, 3, 1, 2).clone(memory_format=memory_format)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=args.lr, momentum=0.9, fused=True)
+    run = torch.compile(model, dynamic=False) if compiled else model
 
     def precision():
         return torch.autocast("cpu", dtype=torch.bfloat16) if autocast else contextlib.nullcontext()
@@ -96,52 +158,123 @@ def measure(name, batch, seconds, memory_format, autocast):
     def step():
         optimizer.zero_grad(set_to_none=True)
         with precision():
-            loss = F.cross_entropy(model(x), target)
+            loss = F.cross_entropy(run(x), targets)
         loss.backward()
         optimizer.step()
+        return loss.detach()
 
-    train = median_seconds(seconds, step)
+    first, least = step().item(), float("inf")
+    for i in range(1, args.steps):
+        before = time.perf_counter()
+        step()
+        least = min(least, time.perf_counter() - before)
+        if i >= HOPE and least > TOO_SLOW * to_beat and least * args.steps > args.seconds:
+            raise TooSlow(f"{least / to_beat:.0f} times as slow as another way")
+    say({"warm": True})
+    for group in optimizer.param_groups:
+        group["lr"] = TINY_RATE
+    losses = []
+    train = median_seconds(args.seconds, lambda: losses.append(step()))
     model.eval()
     with torch.inference_mode(), precision():
-        infer = median_seconds(seconds, lambda: model(x))
+        infer = median_seconds(args.seconds, lambda: run(x))
         one = x[:1].clone(memory_format=memory_format)
-        latency = median_seconds(seconds, lambda: model(one))
-    return train, infer, latency
+        latency = median_seconds(args.seconds, lambda: run(one))
+    loss = losses[-1].item()
+    return {"train": train, "infer": infer, "latency": latency, "first_loss": first, "loss": loss}
 
 
-WAYS = {
-    "f32 NCHW": (torch.contiguous_format, False),
-    "f32 channels_last": (torch.channels_last, False),
-    "bf16 channels_last": (torch.channels_last, True),
-}
+def anonymous_bytes(process):
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def in_fork(work, limit):
+    """What `work` returns, done by a fork of this process that has `limit` seconds; or why there is nothing.
+
+    A fork has imported everything and shares no memory with another way; it can be ended. Its anonymous memory is watched
+    until it says that it is warm.
+    """
+    if not hasattr(os, "fork"):
+        return {"skipped": "this system cannot fork"}
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os.close(reader)
+        say = lambda value: os.write(writer, json.dumps(value).encode() + b"\n")
+        try:
+            say(work(say))
+        except TooSlow as reason:
+            say({"skipped": str(reason)})
+        except Exception as error:  # whatever PyTorch raises is this way's result
+            traceback.print_exc()
+            say({"skipped": (str(error).splitlines() or [type(error).__name__])[0]})
+        os._exit(0)
+    os.close(writer)
+    before = most = anonymous_bytes(child)
+    deadline, text, warm = time.monotonic() + limit, b"", False
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([reader], [], [], 1.0 if warm else 0.005)
+        if not warm:
+            with contextlib.suppress(OSError):
+                most = max(most, anonymous_bytes(child))
+        if ready:
+            part = os.read(reader, 65536)
+            if not part:
+                break
+            text, warm = text + part, True
+    else:
+        os.killpg(child, signal.SIGKILL)
+    os.close(reader)
+    os.waitpid(child, 0)
+    lines = [json.loads(line) for line in text.splitlines()]
+    if not lines or lines[-1] == {"warm": True}:
+        return {"skipped": f"not done after {limit:.0f} s"}
+    return lines[-1] if "skipped" in lines[-1] else lines[-1] | {"anonymous_bytes": most - before}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=["simplenet", "convnet2", "resnet2"])
-    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("recipe", help="the recipe that was exported")
+    parser.add_argument("exported", help="weights, images and targets by `handgrad bench --export`")
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--lr", type=float, default=TINY_RATE, help="of the steps before the timed ones")
+    parser.add_argument("--steps", type=int, default=20, help="before the timed ones")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each of the three measurements of each way")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ways", default=",".join(WAYS), help="comma-separated: %(default)s")
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds that a way may take in all")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    check_fused_norm()
-    make_golden.BnLayer.forward = fused_norm
-    make_golden.ResnetLayer.forward = fused_residual
+    unknown = set(args.ways.split(",")) - WAYS.keys()
+    if unknown:
+        parser.error(f"no such ways: {', '.join(sorted(unknown))}")
+    torch.manual_seed(0)
+    with open(args.recipe, "rb") as file:
+        build = constructor(tomllib.load(file)["model"])
+    data = read(args.exported, args.batch)
 
-    times = {way: measure(args.model, args.batch, args.seconds, *options) for way, options in WAYS.items()}
-    result = {"version": torch.__version__}
-    for prefix, ways in ("", list(WAYS)), ("f32_", [way for way in WAYS if way.startswith("f32")]):
-        best = [min(ways, key=lambda way: times[way][i]) for i in range(3)]
-        train, infer, latency = (times[way][i] for i, way in enumerate(best))
-        result |= {
-            prefix + "train_images_per_second": args.batch / train,
-            prefix + "infer_images_per_second": args.batch / infer,
-            prefix + "latency_ms": latency * 1e3,
-            prefix + "train_way": best[0],
-            prefix + "infer_way": best[1],
-            prefix + "latency_way": best[2],
-        }
-    print(json.dumps(result))
+    def prepared(work):
+        """A fork's threads begin with it: those of its parent would be lost."""
+
+        def run(say):
+            torch.set_num_threads(args.threads)
+            check_fused_norm()
+            make_golden.BnLayer.forward = fused_norm
+            make_golden.ResnetLayer.forward = fused_residual
+            return work(say)
+
+        return run
+
+    ways, to_beat = {}, float("inf")
+    for way in args.ways.split(","):
+        ways[way] = in_fork(prepared(lambda say: measure(build, data, args, way, to_beat, say)), args.limit)
+        to_beat = min(to_beat, ways[way].get("train", float("inf")))
+    gemm = in_fork(prepared(lambda say: {"gflops": gemm_gflops()}), args.limit).get("gflops")
+    capability = torch.backends.cpu.get_cpu_capability()
+    print(json.dumps({"version": torch.__version__, "capability": capability, "gemm_gflops": gemm, "ways": ways}))
 
 
 if __name__ == "__main__":

@@ -1,36 +1,66 @@
 //! burn's rates on the models that handgrad's benches measure, on its fastest CPU backend.
 //!
-//!     burn-bench MODEL BATCH SECONDS
+//!     burn-bench MODEL EXPORTED BATCH SIZE STEPS RATE SECONDS
 //!
-//! prints one JSON object: images per second of training (forward, backward, SGD with momentum) and of inference at
-//! the batch, and the median latency of a batch of one in milliseconds. RAYON_NUM_THREADS sets the threads.
+//! prints one JSON object: images per second of training (forward, loss, backward, SGD with momentum) and of inference at
+//! the batch, the median latency of one image in milliseconds, and the losses of the first and of the last step. Weights,
+//! images and targets are those that `handgrad bench --export` wrote; STEPS at RATE come before the timed ones.
+//! RAYON_NUM_THREADS sets the threads.
 
+mod exported;
 mod models;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use burn::module::Module;
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{GradientsParams, SgdConfig, momentum::MomentumConfig};
-use burn::tensor::{Device, Distribution, Int, Tensor};
-use models::{ConvNet2, Net, ResNet2, SimpleNet};
+use burn::tensor::{Device, Int, Tensor};
+use exported::Exported;
+use models::{ConvNet2, Net, ResNet2, SimpleNet, XResNet18};
+
+/// The work is the same, and the weights stay where they are.
+const TINY_RATE: f64 = 1e-9;
+/// Calls of a measurement at least, unless they take so many times as long as it should.
+const CALLS: usize = 5;
+const PATIENCE: f64 = 4.0;
+
+/// What the command line says besides the model and the file.
+struct Settings {
+    batch: usize,
+    size: usize,
+    steps: usize,
+    rate: f64,
+    seconds: f64,
+}
+
+fn settings(texts: &[String]) -> Option<Settings> {
+    let [batch, size, steps, rate, seconds] = texts else { return None };
+    Some(Settings {
+        batch: batch.parse().ok()?,
+        size: size.parse().ok()?,
+        steps: steps.parse().ok()?,
+        rate: rate.parse().ok()?,
+        seconds: seconds.parse().ok()?,
+    })
+}
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let parsed = match &args[..] {
-        [model, batch, seconds] => batch.parse::<usize>().ok().zip(seconds.parse::<f64>().ok()).map(|n| (model, n)),
-        _ => None,
-    };
-    let Some((model, (batch, seconds))) = parsed else {
-        eprintln!("usage: burn-bench simplenet|convnet2|resnet2 BATCH SECONDS");
+    let Some((model, file, settings)) =
+        args.first().zip(args.get(1)).and_then(|(model, file)| Some((model, file, settings(&args[2..])?)))
+    else {
+        eprintln!("usage: burn-bench simplenet|convnet2|resnet2|xresnet18 EXPORTED BATCH SIZE STEPS RATE SECONDS");
         std::process::exit(2);
     };
+    let bytes = std::fs::read(file).expect("the exported file can be read");
+    let exported = Exported::new(&bytes);
     let device = Device::flex().autodiff();
-    let time = Duration::from_secs_f64(seconds);
     match model.as_str() {
-        "simplenet" => measure(SimpleNet::new(&device), &device, batch, time),
-        "convnet2" => measure(ConvNet2::new(&device), &device, batch, time),
-        "resnet2" => measure(ResNet2::new(&device), &device, batch, time),
+        "simplenet" => measure(SimpleNet::new(&device), &exported, &device, &settings),
+        "convnet2" => measure(ConvNet2::new(&device), &exported, &device, &settings),
+        "resnet2" => measure(ResNet2::new(&device), &exported, &device, &settings),
+        "xresnet18" => measure(XResNet18::new(&device), &exported, &device, &settings),
         other => {
             eprintln!("unknown model {other}");
             std::process::exit(2);
@@ -38,51 +68,54 @@ fn main() {
     }
 }
 
-fn images(batch: usize, device: &Device) -> Tensor<4> {
-    Tensor::random([batch, 3, 32, 32], Distribution::Normal(0.0, 1.0), device)
-}
-
-fn measure<N: Net + Module>(net: N, device: &Device, batch: usize, time: Duration) {
-    let x = images(batch, device);
-    let targets = Tensor::<1, Int>::arange(0..batch as i64, device).remainder_scalar(10);
+fn measure<N: Net + Module>(net: N, exported: &Exported<'_>, device: &Device, settings: &Settings) {
+    let &Settings { batch, size, steps, rate, seconds } = settings;
+    let net = exported.fill(net);
+    let x = exported.images(batch, size, device);
+    let targets: Tensor<1, Int> = exported.targets(batch, device);
     let loss = CrossEntropyLossConfig::new().init(device);
     let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
     let mut optimizer = SgdConfig::new().with_momentum(Some(momentum)).init();
-    // A tiny learning rate does the same work and keeps the numbers ordinary however long this runs.
-    let mut trained = Some(net.clone());
-    let step = || {
+    let mut trained = Some(net);
+    let mut step = |rate: f64| {
         let net = trained.take().expect("the step before put it back");
-        let gradients = loss.forward(net.forward(x.clone(), true), targets.clone()).backward();
-        let gradients = GradientsParams::from_grads(gradients, &net);
-        trained = Some(optimizer.step(1e-9, net, gradients));
+        let loss = loss.forward(net.forward(x.clone(), true), targets.clone());
+        let value = loss.clone().into_data().to_vec::<f32>().expect("a loss in f32")[0];
+        let gradients = GradientsParams::from_grads(loss.backward(), &net);
+        trained = Some(optimizer.step(rate, net, gradients));
+        value
     };
-    let train = batch as f64 / median_seconds(time, step);
+    let first_loss = step(rate);
+    (1..steps).for_each(|_| drop(step(rate)));
+    let mut last_loss = first_loss;
+    let train = median_seconds(seconds, || last_loss = step(TINY_RATE));
 
-    let net = net.valid();
+    let net = trained.expect("the last step put it back").valid();
     let plain = device.clone().inner();
-    let infer = |batch: usize| {
-        let x = images(batch, &plain);
-        median_seconds(time, || drop(net.forward(x.clone(), false).into_data()))
-    };
+    let images = exported.images(batch, size, &plain);
+    let one = exported.images(1, size, &plain);
+    let infer = |x: &Tensor<4>| median_seconds(seconds, || drop(net.forward(x.clone(), false).into_data()));
     println!(
-        r#"{{"train_images_per_second": {train:.1}, "infer_images_per_second": {:.1}, "latency_ms": {:.4}}}"#,
-        batch as f64 / infer(batch),
-        infer(1) * 1e3
+        r#"{{"train_images_per_second": {}, "infer_images_per_second": {}, "latency_ms": {}, "first_loss": {first_loss}, "loss": {last_loss}}}"#,
+        batch as f64 / train,
+        batch as f64 / infer(&images),
+        infer(&one) * 1e3
     );
 }
 
-/// The median time of a call, over about `time` after a fifth of that to warm up; at least five calls.
-fn median_seconds(time: Duration, mut call: impl FnMut()) -> f64 {
-    let start = Instant::now();
-    while start.elapsed() < time / 5 {
+/// The median time of a call, over calls for `seconds` after one that warms up.
+fn median_seconds(seconds: f64, mut call: impl FnMut()) -> f64 {
+    call();
+    let (start, mut times) = (Instant::now(), Vec::new());
+    loop {
+        let before = Instant::now();
         call();
+        times.push(before.elapsed().as_secs_f64());
+        let passed = start.elapsed().as_secs_f64();
+        if passed >= seconds && (times.len() >= CALLS || passed >= PATIENCE * seconds) {
+            break;
+        }
     }
-    let (start, mut seconds) = (Instant::now(), Vec::new());
-    while start.elapsed() < time || seconds.len() < 5 {
-        let start = Instant::now();
-        call();
-        seconds.push(start.elapsed().as_secs_f64());
-    }
-    seconds.sort_by(f64::total_cmp);
-    seconds[seconds.len() / 2]
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
 }
