@@ -4,7 +4,8 @@ use super::*;
 use crate::backend::cpu::simd::levels_available;
 
 /// Input height, width, channels; output channels; kernel, stride, pad, dilation; groups.
-type Shape = (usize, usize, usize, usize, (usize, usize), (usize, usize), (usize, usize), (usize, usize), usize);
+pub(super) type Shape =
+    (usize, usize, usize, usize, (usize, usize), (usize, usize), (usize, usize), (usize, usize), usize);
 
 /// Odd on purpose.
 const SHAPES: &[Shape] = &[
@@ -38,9 +39,10 @@ const SHAPES: &[Shape] = &[
     (4, 6, 72, 208, (3, 3), (1, 1), (2, 0), (1, 1), 1),
     (8, 9, 64, 40, (3, 3), (1, 1), (2, 2), (1, 1), 1),
     (8, 8, 200, 72, (3, 3), (1, 1), (1, 1), (1, 1), 1),
+    (11, 10, 136, 224, (3, 3), (1, 1), (1, 1), (1, 1), 1),
 ];
 
-fn geometry(shape: &Shape) -> ConvGeometry {
+pub(super) fn geometry(shape: &Shape) -> ConvGeometry {
     let &(in_h, in_w, in_c, out_c, kernel, stride, pad, dilation, groups) = shape;
     let out = |i: usize, k: usize, s: usize, p: usize, d: usize| (i + 2 * p - d * (k - 1) - 1) / s + 1;
     ConvGeometry {
@@ -58,7 +60,7 @@ fn geometry(shape: &Shape) -> ConvGeometry {
     }
 }
 
-fn random(len: usize, seed: u64) -> Vec<f32> {
+pub(super) fn random(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..len)
         .map(|_| {
@@ -118,7 +120,7 @@ impl Truth {
 }
 
 /// A buffer of exactly the promised size, full of NaN.
-fn poison(len: usize) -> Vec<f32> {
+pub(super) fn poison(len: usize) -> Vec<f32> {
     vec![f32::NAN; len]
 }
 

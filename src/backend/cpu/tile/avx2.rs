@@ -51,6 +51,18 @@ unsafe impl Vector for __m256 {
     }
 
     #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: needs AVX.
+        unsafe { _mm256_sub_ps(self, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, factor: Self) -> Self {
+        // SAFETY: needs AVX.
+        unsafe { _mm256_mul_ps(self, factor) }
+    }
+
+    #[inline(always)]
     unsafe fn multiply_add(self, factor: Self, sum: Self) -> Self {
         // SAFETY: needs FMA.
         unsafe { _mm256_fmadd_ps(self, factor, sum) }

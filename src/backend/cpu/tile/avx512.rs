@@ -50,6 +50,18 @@ unsafe impl Vector for __m512 {
     }
 
     #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: needs AVX-512 F.
+        unsafe { _mm512_sub_ps(self, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, factor: Self) -> Self {
+        // SAFETY: needs AVX-512 F.
+        unsafe { _mm512_mul_ps(self, factor) }
+    }
+
+    #[inline(always)]
     unsafe fn multiply_add(self, factor: Self, sum: Self) -> Self {
         // SAFETY: needs AVX-512 F.
         unsafe { _mm512_fmadd_ps(self, factor, sum) }

@@ -17,6 +17,8 @@ mod avx2;
 mod avx512;
 mod portable;
 
+pub(super) use portable::Four;
+
 use super::conv::Activation;
 use super::simd::Level;
 
@@ -151,7 +153,7 @@ pub(super) unsafe fn run(level: Level, vectors: usize, tile: &Tile) {
 ///
 /// # Safety
 /// The methods compile to instructions that the machine must have; pointers must be valid for the lanes concerned.
-unsafe trait Vector: Copy {
+pub(super) unsafe trait Vector: Copy {
     const LANES: usize;
     /// Which of the first lanes exist.
     type Mask: Copy;
@@ -173,6 +175,8 @@ unsafe trait Vector: Copy {
         }
     }
     unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, factor: Self) -> Self;
     /// self·factor + sum.
     unsafe fn multiply_add(self, factor: Self, sum: Self) -> Self;
     /// max(0, self); NaN stays NaN.

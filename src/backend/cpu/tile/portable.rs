@@ -4,7 +4,7 @@ use super::{Tile, Vector, compute};
 
 #[derive(Clone, Copy)]
 #[repr(align(16))]
-struct Four([f32; 4]);
+pub(in crate::backend::cpu) struct Four([f32; 4]);
 
 /// Whether the target's baseline has fused multiply-add (aarch64 has); a call of libm's `fma` would be far slower.
 const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
@@ -57,6 +57,16 @@ unsafe impl Vector for Four {
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         Four(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        Four(std::array::from_fn(|i| self.0[i] - other.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, factor: Self) -> Self {
+        Four(std::array::from_fn(|i| self.0[i] * factor.0[i]))
     }
 
     #[inline(always)]

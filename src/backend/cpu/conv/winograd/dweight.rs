@@ -1,10 +1,10 @@
-//! The weight gradient by minimal filtering: dw = Gᵀ[Σ over tiles (Bᵀ d B)ᵀ·(A dy Aᵀ)]G.
+//! The weight gradient by minimal filtering: dw = Gᵀ[Σ over tiles (Bᵀ d B)ᵀ·(A dy Aᵀ)]G. Per point it is a product of
+//! matrices, `c × tiles` times `tiles × k`.
 //!
-//! Per point it is a product of matrices, `c × tiles` times `tiles × k`. The sums over tiles stay transformed until
-//! the end. Work is dealt to partial sums, which are added in order, and to ranges of columns where partial sums would
-//! be large.
+//! The windows and gradients of some tiles are transformed; then each block of weights gets all its products and is
+//! transformed back at once, so that no transformed sums are kept.
 
-use super::transform::{self, POINTS};
+use super::transform::{self, PIXELS, POINTS, TAPS, TILE, WINDOW};
 use super::{Grid, MAX_ITEMS, Place, part_len, pixels, suits};
 use crate::backend::cpu::conv::ConvGeometry;
 use crate::backend::cpu::conv::pack::Columns;
@@ -13,21 +13,40 @@ use crate::backend::cpu::conv::window::Source;
 use crate::backend::cpu::simd::Level;
 use crate::backend::cpu::threads::{self, Disjoint};
 use crate::backend::cpu::tile::{self, Finish, Loop, Tile};
+use std::ops::Range;
 
-/// Tiles per unit: a sum stays in registers for so many products before it is added to memory.
-const UNIT: usize = 96;
+/// Tiles per work item of the transformations.
+const TILE_ITEM: usize = 8;
 
-/// The most floats of all partial sums (8 MB).
-const PARTIAL_LIMIT: usize = 2 << 20;
+/// The most floats of windows and gradients kept at a time (4 MB), and the fewest tiles: fewer would not pay for
+/// transforming sums back.
+const KEPT_LIMIT: usize = 1 << 20;
+const MIN_CHUNK: usize = 64;
 
-/// The most partial sums.
-const MAX_PARTIALS: usize = 16;
+/// Up to this many channels, blocks are small: enough of them for several threads.
+const FEW_CHANNELS: usize = 128;
 
-/// Columns of a range are a multiple of this: whole register tiles at every level.
-const COLUMN_QUANTUM: usize = 48;
+/// The channels of one side of the weights in blocks.
+#[derive(Clone, Copy, Debug)]
+struct Blocks {
+    channels: usize,
+    block: usize,
+}
 
-/// Work items aimed at: enough for several threads to end together.
-const ITEMS: usize = 16;
+impl Blocks {
+    fn count(&self) -> usize {
+        self.channels.div_ceil(self.block)
+    }
+
+    fn range(&self, index: usize) -> Range<usize> {
+        index * self.block..((index + 1) * self.block).min(self.channels)
+    }
+
+    /// Floats of a block of transformed values of `tiles` tiles: per point a row of a block's channels for each tile.
+    fn len(&self, tiles: usize) -> usize {
+        POINTS * part_len(tiles, self.block)
+    }
+}
 
 /// A weight gradient ready to run.
 #[derive(Clone, Copy, Debug)]
@@ -37,55 +56,60 @@ pub(in crate::backend::cpu::conv) struct WeightGradient {
     output: Source,
     pad: (usize, usize),
     grid: Grid,
+    /// Of input channels, whole rows of register tiles, and of output channels, whole columns of them.
+    rows: Blocks,
+    columns: Blocks,
+}
+
+/// What the products are made of, and a pixel's channels outside the maps.
+#[derive(Clone, Copy)]
+struct Values<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    zeros: &'a [f32],
 }
 
 impl WeightGradient {
     /// `None` where the direct sum is better.
     pub(in crate::backend::cpu::conv) fn new(level: Level, g: &ConvGeometry) -> Option<WeightGradient> {
+        let few = |channels: usize| channels <= FEW_CHANNELS;
         suits(g).then(|| WeightGradient {
             level,
             source: Source { h: g.in_h, w: g.in_w, c: g.in_c },
             output: Source { h: g.out_h, w: g.out_w, c: g.out_c },
             pad: g.pad,
             grid: Grid::over(g.out_h, g.out_w),
+            rows: Blocks { channels: g.in_c, block: if few(g.in_c) { 24 } else { 48 } },
+            columns: Blocks { channels: g.out_c, block: if few(g.out_c) { 32 } else { 48 } },
         })
     }
 
-    /// Floats of a transformed gradient.
-    fn sum_len(&self) -> usize {
-        POINTS * self.source.c * self.output.c
+    /// The most tiles that are transformed at a time.
+    fn most_tiles(&self) -> usize {
+        (KEPT_LIMIT / (POINTS * (self.source.c + self.output.c))).max(MIN_CHUNK)
     }
 
-    fn units(&self, n: usize) -> usize {
-        self.grid.tiles(n).div_ceil(UNIT)
+    /// Tiles that are transformed at a time: equal parts of all.
+    fn chunk(&self, n: usize) -> usize {
+        let tiles = self.grid.tiles(n);
+        tiles.div_ceil(tiles.div_ceil(self.most_tiles()).max(1)).max(1)
     }
 
-    fn partials(&self, n: usize) -> usize {
-        (PARTIAL_LIMIT / self.sum_len()).clamp(1, MAX_PARTIALS).min(self.units(n).div_ceil(2)).max(1)
+    fn items(&self) -> usize {
+        (self.rows.count() * self.columns.count()).min(MAX_ITEMS)
     }
 
-    /// Ranges of columns.
-    fn ranges(&self, n: usize) -> usize {
-        let quanta = self.output.c.div_ceil(COLUMN_QUANTUM);
-        (ITEMS / self.partials(n)).clamp(1, quanta)
-    }
-
-    /// The columns of a range.
-    fn range(&self, ranges: usize, index: usize) -> std::ops::Range<usize> {
-        let quanta = threads::part(self.output.c.div_ceil(COLUMN_QUANTUM), ranges, index);
-        quanta.start * COLUMN_QUANTUM..(quanta.end * COLUMN_QUANTUM).min(self.output.c)
-    }
-
-    /// Floats of one item's unit: transformed windows and gradients.
-    fn unit_len(&self) -> usize {
-        POINTS * (part_len(UNIT, self.source.c) + part_len(UNIT, self.output.c))
+    /// Floats of the sums of one point of a block.
+    fn sums_len(&self) -> usize {
+        part_len(self.rows.block, self.columns.block)
     }
 
     /// Scratch floats for any n up to `max_n`.
     pub(in crate::backend::cpu::conv) fn scratch(&self, max_n: usize) -> usize {
-        let zeros = self.source.c.max(self.output.c);
-        let items = ITEMS.max(self.partials(max_n)).min(MAX_ITEMS);
-        16 + zeros + self.partials(max_n) * self.sum_len() + items * self.unit_len()
+        // Equal parts of fewer tiles may be larger than those of `max_n`.
+        let most = self.most_tiles().min(self.grid.tiles(max_n)).max(1);
+        let kept = self.rows.count() * self.rows.len(most) + self.columns.count() * self.columns.len(most);
+        16 + self.source.c.max(self.output.c) + kept + self.items() * POINTS * self.sums_len()
     }
 
     pub(in crate::backend::cpu::conv) fn run(
@@ -104,120 +128,118 @@ impl WeightGradient {
             return;
         }
         debug_assert!(scratch.len() >= self.scratch(n), "scratch: {} floats < {}", scratch.len(), self.scratch(n));
-        let (partials, ranges) = (self.partials(n), self.ranges(n));
         let (zeros, rest) = aligned(scratch).split_at_mut(self.source.c.max(self.output.c));
         zeros.fill(0.0);
-        let zeros = &*zeros;
-        let (sums, rooms) = rest.split_at_mut(partials * self.sum_len());
-        {
-            let (sums, rooms) = (Disjoint::new(sums), Disjoint::new(rooms));
-            threads::for_each_item(partials * ranges, |item| {
-                let (partial, columns) = (item % partials, self.range(ranges, item / partials));
+        let values = Values { x, dy, zeros };
+        let (tiles, chunk, items) = (self.grid.tiles(n), self.chunk(n), self.items());
+        let (windows, rest) = rest.split_at_mut(self.rows.count() * self.rows.len(chunk));
+        let (gradients, rooms) = rest.split_at_mut(self.columns.count() * self.columns.len(chunk));
+        let (blocks, room_len) = (self.rows.count() * self.columns.count(), POINTS * self.sums_len());
+        for first in (0..tiles).step_by(chunk) {
+            let tiles = first..(first + chunk).min(tiles);
+            self.transform_tiles(&tiles, chunk, &values, windows, gradients);
+            let (windows, gradients, add) = (&*windows, &*gradients, add || first > 0);
+            let (rooms, dw) = (Disjoint::new(rooms), Disjoint::new(dw));
+            threads::for_each_item(items, |item| {
                 // SAFETY: every item has its own room.
-                let room = unsafe { rooms.slice(item * self.unit_len()..(item + 1) * self.unit_len()) };
-                let to = sums.start().wrapping_add(partial * self.sum_len() + columns.start);
-                let units = threads::part(self.units(n), partials, partial);
-                for unit in units.clone() {
-                    let tiles = unit * UNIT..((unit + 1) * UNIT).min(self.grid.tiles(n));
-                    let count = tiles.len();
-                    self.transform(tiles, x, dy, zeros, &columns, room);
-                    self.multiply(room, count, columns.len(), to, unit > units.start);
+                let sums = unsafe { rooms.slice(item * room_len..(item + 1) * room_len) };
+                for block in threads::part(blocks, items, item) {
+                    let (row, column) = (block / self.columns.count(), block % self.columns.count());
+                    let window = &windows[row * self.rows.len(chunk)..][..self.rows.len(chunk)];
+                    let gradient = &gradients[column * self.columns.len(chunk)..][..self.columns.len(chunk)];
+                    let (rows, columns) = (self.rows.range(row), self.columns.range(column));
+                    self.multiply(window, gradient, (tiles.len(), chunk), (rows.len(), columns.len()), sums);
+                    self.finish(sums, rows, columns, dw, add);
                 }
             });
         }
-        self.finish(partials, sums, dw, add);
     }
 
-    /// The transformed windows of some tiles, and behind them the transformed gradients of some columns.
-    fn transform(
+    /// Bᵀ d B of the windows and A dy Aᵀ of the gradients of `tiles`, a block of channels behind the other.
+    fn transform_tiles(
         &self,
-        tiles: std::ops::Range<usize>,
-        x: &[f32],
-        dy: &[f32],
-        zeros: &[f32],
-        columns: &std::ops::Range<usize>,
-        room: &mut [f32],
+        tiles: &Range<usize>,
+        chunk: usize,
+        values: &Values,
+        windows: &mut [f32],
+        gradients: &mut [f32],
     ) {
-        let (cin, width) = (self.source.c, columns.len());
-        let (windows, gradients) = room.split_at_mut(POINTS * part_len(UNIT, cin));
-        for (t, tile) in tiles.enumerate() {
-            let Place { image, y, x: column } = self.grid.place(tile);
-            let (top, left) = (y as isize - self.pad.0 as isize, column as isize - self.pad.1 as isize);
-            let window = pixels::<4, POINTS>(x, self.source, (image, top, left), zeros);
-            transform::source(self.level, &window, windows, part_len(UNIT, cin), t * cin);
-            let pixels = pixels::<2, 4>(dy, self.output, (image, y as isize, column as isize), zeros);
-            let pixels = pixels.map(|pixel| &pixel[columns.clone()]);
-            transform::gradient(self.level, &pixels, gradients, part_len(UNIT, width), t * width);
-        }
+        let (windows, gradients) = (Disjoint::new(windows), Disjoint::new(gradients));
+        let items = tiles.len().div_ceil(TILE_ITEM).min(MAX_ITEMS);
+        threads::for_each_item(items, |item| {
+            for t in threads::part(tiles.len(), items, item) {
+                let Place { image, y, x } = self.grid.place(tiles.start + t);
+                let (top, left) = (y as isize - self.pad.0 as isize, x as isize - self.pad.1 as isize);
+                let window = pixels::<WINDOW, POINTS>(values.x, self.source, (image, top, left), values.zeros);
+                for (index, block) in (0..self.rows.count()).map(|index| (index, self.rows.range(index))) {
+                    let window = window.map(|pixel| pixel.wrapping_add(block.start));
+                    let to = windows.start().wrapping_add(index * self.rows.len(chunk) + t * self.rows.block);
+                    let stride = part_len(chunk, self.rows.block);
+                    // SAFETY: each pixel has the block's channels, and the block room for them at each point and tile of a
+                    // chunk; a tile is one item's.
+                    unsafe { transform::source(self.level, block.len(), &window, to, stride) };
+                }
+                let (y, x) = (y as isize, x as isize);
+                let pixels = pixels::<TILE, PIXELS>(values.dy, self.output, (image, y, x), values.zeros);
+                for (index, block) in (0..self.columns.count()).map(|index| (index, self.columns.range(index))) {
+                    let pixels = pixels.map(|pixel| pixel.wrapping_add(block.start));
+                    let to = gradients.start().wrapping_add(index * self.columns.len(chunk) + t * self.columns.block);
+                    let stride = part_len(chunk, self.columns.block);
+                    // SAFETY: as above.
+                    unsafe { transform::gradient(self.level, block.len(), &pixels, to, stride) };
+                }
+            }
+        });
     }
 
-    /// Adds the products of a unit to the sums from `to` on, or writes them.
-    fn multiply(&self, room: &[f32], count: usize, width: usize, to: *mut f32, keep: bool) {
-        let (cin, lanes) = (self.source.c, tile::lanes(self.level));
-        let (windows, gradients) = room.split_at(POINTS * part_len(UNIT, cin));
-        let blocks = Columns::new(width, self.level);
+    /// The sums over `count` tiles of a chunk for one block of weights, all points.
+    fn multiply(
+        &self,
+        windows: &[f32],
+        gradients: &[f32],
+        (count, chunk): (usize, usize),
+        (rows, columns): (usize, usize),
+        sums: &mut [f32],
+    ) {
+        let blocks = Columns::new(columns, self.level);
         let mut tile = Tile::empty();
-        tile.finish = Finish::plain(keep);
-        tile.inner = Loop { count, step: cin, skip: 0 };
-        tile.ldb = width;
+        tile.finish = Finish::plain(false);
+        tile.inner = Loop { count, step: self.rows.block, skip: 0 };
+        tile.ldb = self.columns.block;
         for point in 0..POINTS {
-            let window = &windows[point * part_len(UNIT, cin)..][..count * cin];
-            let gradient = &gradients[point * part_len(UNIT, width)..][..count * width];
+            let window = &windows[point * part_len(chunk, self.rows.block)..][..count * self.rows.block];
+            let gradient = &gradients[point * part_len(chunk, self.columns.block)..][..count * self.columns.block];
+            let to = sums[point * self.sums_len()..][..self.sums_len()].as_mut_ptr();
             for block in (0..blocks.blocks()).map(|index| blocks.block(index)) {
                 tile.b = gradient[block.first..].as_ptr();
-                tile.last_columns = block.last_columns(lanes);
+                tile.last_columns = block.last_columns(tile::lanes(self.level));
                 let at_most = tile::tile_rows(self.level, block.vectors);
-                for row in (0..cin).step_by(at_most) {
-                    tile.rows = at_most.min(cin - row);
+                for row in (0..rows).step_by(at_most) {
+                    tile.rows = at_most.min(rows - row);
                     for r in 0..tile.rows {
                         tile.a[r] = window[row + r..].as_ptr();
-                        tile.c[r] = to.wrapping_add((point * cin + row + r) * self.output.c + block.first);
+                        tile.c[r] = to.wrapping_add((row + r) * self.columns.block + block.first);
                     }
-                    // SAFETY: windows and gradients have `count` rows of `cin` and `width` floats; the item's columns of
-                    // its partial sum are its own, written before they are added to; the level was checked when the pass
-                    // began.
+                    // SAFETY: windows and gradients have `count` rows of their blocks, the sums a row for each row of the
+                    // weights; the level was checked when the pass began.
                     unsafe { tile::run(self.level, block.vectors, &tile) }
                 }
             }
         }
     }
 
-    /// Adds the partial sums in order and transforms them back, a row of input channels at a time.
-    fn finish(&self, partials: usize, sums: &mut [f32], dw: &mut [f32], add: bool) {
+    /// Transforms the sums of a block back into its weights.
+    fn finish(&self, sums: &[f32], rows: Range<usize>, columns: Range<usize>, dw: Disjoint, add: bool) {
         let (cin, cout) = (self.source.c, self.output.c);
-        let (sum_len, dw) = (self.sum_len(), Disjoint::new(dw));
-        let sums = Disjoint::new(sums);
-        let items = threads::items_for(4 * partials * sum_len).min(cin);
-        threads::for_each_item(items, |item| {
-            for c in threads::part(cin, items, item) {
-                let row = |partial: usize, point: usize| {
-                    let start = partial * sum_len + (point * cin + c) * cout;
-                    start..start + cout
-                };
-                for point in 0..POINTS {
-                    // SAFETY: rows of different input channels are different items'.
-                    let total = unsafe { sums.slice(row(0, point)) };
-                    for partial in 1..partials {
-                        // SAFETY: as above.
-                        add_row(self.level, total, unsafe { sums.slice(row(partial, point)) });
-                    }
-                }
-                // SAFETY: as above; nothing is written to them any more.
-                let points: [&[f32]; POINTS] = std::array::from_fn(|point| unsafe { &*sums.slice(row(0, point)) });
-                let taps = std::array::from_fn(|tap| {
-                    let start = (tap * cin + c) * cout;
-                    // SAFETY: as above.
-                    unsafe { dw.slice(start..start + cout) }
-                });
-                transform::dkernel(self.level, &points, taps, add);
-            }
-        });
-    }
-}
-
-crate::multiversion! {
-    /// total ← total + more.
-    fn add_row(total: &mut [f32], more: &[f32]) {
-        total.iter_mut().zip(more).for_each(|(total, more)| *total += more);
+        for (i, c) in rows.enumerate() {
+            let taps: [*mut f32; TAPS] = std::array::from_fn(|tap| {
+                let start = (tap * cin + c) * cout + columns.start;
+                // SAFETY: a weight lies in one block, and a block in one item.
+                unsafe { dw.slice(start..start + columns.len()) }.as_mut_ptr()
+            });
+            let points = sums[i * self.columns.block..][..(POINTS - 1) * self.sums_len() + columns.len()].as_ptr();
+            // SAFETY: sums and taps have the block's columns.
+            unsafe { transform::dkernel(self.level, columns.len(), points, self.sums_len(), &taps, add) };
+        }
     }
 }

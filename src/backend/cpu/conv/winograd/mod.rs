@@ -1,19 +1,25 @@
-//! 3 × 3 convolutions of stride 1 by minimal filtering, F(2×2, 3×3) (Winograd 1980; Lavin and Gray 2016): 16
-//! multiplications where the sum over taps takes 36.
+//! 3 × 3 convolutions of stride 1 by minimal filtering, F(4×4, 3×3) (Winograd 1980; Lavin and Gray 2016): 36
+//! multiplications where the sum over taps takes 144.
 //!
-//! The destination is cut into 2 × 2 tiles. The 4 × 4 source pixels under a tile are transformed, point by point they
-//! meet transformed weights, and the result is transformed back. Over channels each of the 16 points is a matrix
-//! product, `tiles × c` times `c × k`, which the register tile computes. A unit of tiles passes through all three steps
-//! while its values lie in the second-level cache.
+//! The destination is cut into 4 × 4 tiles. The 6 × 6 source pixels under a tile, its window, are transformed, point by
+//! point they meet transformed weights, and the result is transformed back. Over channels each of the 36 points is a matrix
+//! product, `tiles × c` times `c × k`, which the register tile computes.
+//!
+//! Where tiles are many and weights few, all weights are transformed once, and a unit of tiles passes through all three
+//! steps while its values lie in the second-level cache (`by_units`). Where transformed weights would leave even the last
+//! level, the windows of a whole batch are transformed instead, and a range of output channels at a time passes
+//! through the rest (`by_columns`). Both give the same bits.
 //!
 //! The input gradient is the same with flipped, transposed weights; the weight gradient is in `dweight`.
 //!
-//! Floor: 16/36 of the multiply-adds of the sum over taps, counting whole tiles; the transforms read and write 16
-//! values for every 4 of source and destination, within the cache.
+//! Floor: a quarter of the multiply-adds of the sum over taps, counting whole tiles; the transforms read and write 36 values
+//! for every 16 of source and destination, within the caches.
 //!
-//! Rounding differs from the direct sum (a few times larger in the worst case), so that inference, where an image must
-//! give the same bits in any batch and one image must not wait for transformed weights, stays with that.
+//! Rounding errors are about twice the direct sum's (root mean square), so that inference, where an image must give the same
+//! bits in any batch and one image must not wait for transformed weights, stays with that.
 
+mod by_columns;
+mod by_units;
 mod dweight;
 mod transform;
 
@@ -21,46 +27,47 @@ pub(super) use dweight::WeightGradient;
 
 use super::axis::Direction;
 use super::pack::{Block, Columns, pack_transposed};
-use super::taps::aligned;
 use super::window::Source;
 use super::{Activation, ConvGeometry, Epilogue};
 use crate::backend::cpu::simd::Level;
-use crate::backend::cpu::threads::{self, Disjoint};
+use crate::backend::cpu::threads::Disjoint;
 use crate::backend::cpu::tile::{self, Finish, Loop, Tile};
-use transform::{LANES, POINTS};
+use transform::{LANES, PIXELS, POINTS, TAPS, TILE, WINDOW};
 
 /// With fewer channels on one side, or on both, the transforms cost more than the products save.
 const MIN_CHANNELS: usize = 32;
 const MIN_MORE_CHANNELS: usize = 64;
 
-/// Maps with fewer tiles are mostly edge: the direct sum leaves out products with padding there.
-const MIN_TILES: usize = 4;
-
-/// Forward, maps with shorter sides gain less than a fifth, and keep the direct sum's smaller rounding errors.
+/// Forward, maps with shorter sides keep the direct sum's smaller rounding errors.
 const MIN_FORWARD_SIDE: usize = 8;
 
-/// The most work items; each has room for a unit.
+/// The most work items; each has room of its own.
 const MAX_ITEMS: usize = 32;
+
+/// The most floats of transformed weights that are worth keeping (4 MB); they are read once per unit.
+const WEIGHT_LIMIT: usize = 1 << 20;
 
 /// Whether the algorithm is for this geometry, whatever the batch.
 fn suits(g: &ConvGeometry) -> bool {
     let channels = |c: usize| c >= MIN_CHANNELS && c.is_multiple_of(LANES);
+    // Whole tiles must save half of the products: small maps are mostly edge, where the direct sum leaves some out.
+    let tiles = g.out_h.div_ceil(TILE) * g.out_w.div_ceil(TILE);
     (g.kernel, g.stride, g.dilation, g.groups) == ((3, 3), (1, 1), (1, 1), 1)
         && g.pad.0 <= 2
         && g.pad.1 <= 2
         && channels(g.in_c)
         && channels(g.out_c)
         && g.in_c.max(g.out_c) >= MIN_MORE_CHANNELS
-        && g.out_h.div_ceil(2) * g.out_w.div_ceil(2) >= MIN_TILES
+        && tiles * POINTS * 2 <= g.out_h * g.out_w * TAPS
 }
 
-/// Tiles per unit: whole register tiles at every level, few enough that a unit's values stay in the cache.
-fn unit_tiles(channels: usize) -> usize {
-    if channels <= 192 { 48 } else { 24 }
+/// Whether transformed weights are too many to be kept.
+fn has_many_weights(cin: usize, cout: usize) -> bool {
+    POINTS * cin * cout > WEIGHT_LIMIT
 }
 
-/// Floats between the parts of a unit that belong to neighbouring points: 16 parts that lie a multiple of 4 KB apart
-/// would share a few sets of the first-level cache.
+/// Floats between parts that belong to neighbouring points: parts that lie a multiple of 4 KB apart would share a few sets
+/// of the first-level cache.
 fn part_len(tiles: usize, channels: usize) -> usize {
     tiles * channels + 16
 }
@@ -83,7 +90,7 @@ struct Place {
 
 impl Grid {
     fn over(h: usize, w: usize) -> Grid {
-        Grid { rows: h.div_ceil(2), columns: w.div_ceil(2) }
+        Grid { rows: h.div_ceil(TILE), columns: w.div_ceil(TILE) }
     }
 
     fn tiles(&self, n: usize) -> usize {
@@ -92,22 +99,29 @@ impl Grid {
 
     fn place(&self, tile: usize) -> Place {
         let (image, rest) = (tile / (self.rows * self.columns), tile % (self.rows * self.columns));
-        Place { image, y: 2 * (rest / self.columns), x: 2 * (rest % self.columns) }
+        Place { image, y: TILE * (rest / self.columns), x: TILE * (rest % self.columns) }
     }
 }
 
-/// The channels of `SIDE` × `SIDE` pixels of a map from (y, x) on; outside the map they are `zeros`.
-fn pixels<'a, const SIDE: usize, const COUNT: usize>(
-    values: &'a [f32],
+/// Where the channels of `SIDE` × `SIDE` pixels of a map begin, from (y, x) on; outside the map they are `zeros`.
+fn pixels<const SIDE: usize, const COUNT: usize>(
+    values: &[f32],
     map: Source,
     (image, y, x): (usize, isize, isize),
-    zeros: &'a [f32],
-) -> [&'a [f32]; COUNT] {
-    let mut pixels = [&zeros[..map.c]; COUNT];
-    for (i, pixel) in pixels.iter_mut().enumerate() {
-        let (y, x) = (y + (i / SIDE) as isize, x + (i % SIDE) as isize);
-        if (0..map.h as isize).contains(&y) && (0..map.w as isize).contains(&x) {
-            *pixel = &values[((image * map.h + y as usize) * map.w + x as usize) * map.c..][..map.c];
+    zeros: &[f32],
+) -> [*const f32; COUNT] {
+    debug_assert!(COUNT == SIDE * SIDE && zeros.len() >= map.c);
+    let mut pixels = [zeros.as_ptr(); COUNT];
+    for (i, row) in pixels.chunks_exact_mut(SIDE).enumerate() {
+        let y = y + i as isize;
+        if (0..map.h as isize).contains(&y) {
+            let line = &values[(image * map.h + y as usize) * map.w * map.c..][..map.w * map.c];
+            for (j, pixel) in row.iter_mut().enumerate() {
+                let x = x + j as isize;
+                if (0..map.w as isize).contains(&x) {
+                    *pixel = line[x as usize * map.c..].as_ptr();
+                }
+            }
         }
     }
     pixels
@@ -124,7 +138,27 @@ pub(super) struct Winograd {
     pad: (usize, usize),
     grid: Grid,
     columns: Columns,
-    unit: usize,
+}
+
+/// Values and weights of one pass.
+#[derive(Clone, Copy)]
+struct Pass<'a> {
+    source: &'a [f32],
+    weights: &'a [f32],
+    destination: Disjoint<'a>,
+    epilogue: Epilogue<'a>,
+    /// A source pixel's channels outside the map.
+    zeros: &'a [f32],
+}
+
+/// Products of some tiles with a range of the destination's channels.
+struct Products<'a> {
+    /// Per point, `stride` floats apart, a row of `width` sums for each tile.
+    sums: &'a [f32],
+    stride: usize,
+    width: usize,
+    /// The channels' first.
+    first: usize,
 }
 
 impl Winograd {
@@ -140,43 +174,17 @@ impl Winograd {
             Direction::Forward => (input, output, g.pad),
             Direction::InputGradient => (output, input, (2 - g.pad.0, 2 - g.pad.1)),
         };
-        Some(Winograd {
-            level,
-            direction,
-            source,
-            destination,
-            pad,
-            grid: Grid::over(destination.h, destination.w),
-            columns: Columns::new(destination.c, level),
-            unit: unit_tiles(source.c.max(destination.c)),
-        })
+        let (grid, columns) = (Grid::over(destination.h, destination.w), Columns::new(destination.c, level));
+        Some(Winograd { level, direction, source, destination, pad, grid, columns })
     }
 
-    /// Floats of the transformed weights of one point.
-    fn point_len(&self) -> usize {
-        self.source.c * self.columns.padded()
-    }
-
-    /// Floats of one unit: transformed source, products, the pixels of a tile.
-    fn unit_len(&self) -> usize {
-        let parts = part_len(self.unit, self.source.c) + part_len(self.unit, self.destination.c);
-        POINTS * parts + 4 * self.destination.c
-    }
-
-    fn items(&self, n: usize) -> usize {
-        self.grid.tiles(n).div_ceil(self.unit).min(MAX_ITEMS)
-    }
-
-    /// Floats of a block of transformed weights before it is transposed.
-    fn block_len(&self) -> usize {
-        POINTS * tile::max_vectors(self.level) * tile::lanes(self.level) * self.source.c
+    fn has_many_weights(&self) -> bool {
+        has_many_weights(self.source.c, self.destination.c)
     }
 
     /// Scratch floats for any n up to `max_n`.
     pub(super) fn scratch(&self, max_n: usize) -> usize {
-        let units = self.items(max_n) * self.unit_len();
-        let blocks = self.columns.blocks() * self.block_len();
-        16 + POINTS * self.point_len() + self.source.c + units.max(blocks)
+        if self.has_many_weights() { self.scratch_by_columns(max_n) } else { self.scratch_by_units(max_n) }
     }
 
     /// Runs over `n` images.
@@ -193,176 +201,147 @@ impl Winograd {
             return;
         }
         debug_assert!(scratch.len() >= self.scratch(n), "scratch: {} floats < {}", scratch.len(), self.scratch(n));
-        let (kernels, rest) = aligned(scratch).split_at_mut(POINTS * self.point_len());
-        let (zeros, rest) = rest.split_at_mut(self.source.c);
+        let (zeros, scratch) = super::taps::aligned(scratch).split_at_mut(self.source.c);
         zeros.fill(0.0);
-        self.transform_weights(weights, kernels, rest);
-        let (kernels, zeros) = (&*kernels, &*zeros);
-        let (tiles, items) = (self.grid.tiles(n), self.items(n));
-        let rooms = Disjoint::new(&mut rest[..items * self.unit_len()]);
-        let destination = Disjoint::new(destination);
-        threads::for_each_item(items, |item| {
-            // SAFETY: every item has its own room.
-            let room = unsafe { rooms.slice(item * self.unit_len()..(item + 1) * self.unit_len()) };
-            for unit in threads::part(tiles.div_ceil(self.unit), items, item) {
-                let first = unit * self.unit;
-                let count = self.unit.min(tiles - first);
-                self.run_unit(first, count, source, kernels, zeros, destination, epilogue, room);
-            }
-        });
+        let pass = Pass { source, weights, destination: Disjoint::new(destination), epilogue, zeros };
+        if self.has_many_weights() {
+            self.run_by_columns(n, pass, scratch)
+        } else {
+            self.run_by_units(n, pass, scratch)
+        }
     }
 
-    /// U = G g Gᵀ: for each point the panels of all blocks, one behind the other.
-    fn transform_weights(&self, weights: &[f32], kernels: &mut [f32], rooms: &mut [f32]) {
-        let (point_len, room_len) = (self.point_len(), self.block_len());
-        let (kernels, rooms) = (Disjoint::new(kernels), Disjoint::new(rooms));
-        threads::for_each_item(self.columns.blocks(), |index| {
-            let block = self.columns.block(index);
-            let width = block.vectors * tile::lanes(self.level);
-            let start = block.first * self.source.c;
-            // SAFETY: every block has its own panels, one in each point's part, and its own room.
-            let (mut panels, room) = unsafe {
-                let panel = |point: usize| {
-                    kernels.slice(point * point_len + start..point * point_len + start + self.source.c * width)
-                };
-                (std::array::from_fn::<_, POINTS, _>(panel), rooms.slice(index * room_len..(index + 1) * room_len))
-            };
-            match self.direction {
-                Direction::Forward => self.transform_rows(weights, &block, room, &mut panels, width),
-                Direction::InputGradient => self.transform_columns(weights, &block, room, &mut panels, width),
-            }
-        });
+    /// Floats per row of a block's panels.
+    fn width(&self, block: &Block) -> usize {
+        block.vectors * tile::lanes(self.level)
     }
 
-    /// The panels of a block of output channels: a row of weights for each input channel.
-    fn transform_rows(
+    /// The width of the widest block's panels.
+    fn most_columns(&self) -> usize {
+        (tile::max_vectors(self.level) * tile::lanes(self.level)).min(self.columns.padded())
+    }
+
+    /// Floats of a block of weights that are transposed before they are transformed.
+    fn block_len(&self) -> usize {
+        match self.direction {
+            Direction::Forward => 0,
+            Direction::InputGradient => TAPS * self.most_columns() * self.source.c,
+        }
+    }
+
+    /// V = Bᵀ d B of the window of a tile, from `to` on, the points `stride` floats apart.
+    ///
+    /// # Safety
+    /// `to` and the parts behind it are this thread's, a pixel's channels each.
+    unsafe fn transform_window(&self, tile: usize, pass: &Pass, to: *mut f32, stride: usize) {
+        let Place { image, y, x } = self.grid.place(tile);
+        let (top, left) = (y as isize - self.pad.0 as isize, x as isize - self.pad.1 as isize);
+        let window = pixels::<WINDOW, POINTS>(pass.source, self.source, (image, top, left), pass.zeros);
+        // SAFETY: each pixel of the window has the source's channels; the rest is the caller's promise.
+        unsafe { transform::source(self.level, self.source.c, &window, to, stride) }
+    }
+
+    /// U = G g Gᵀ of a block of columns: a panel for each point from `panels` on, `stride` floats apart. `room` has
+    /// [`Self::block_len`] floats.
+    ///
+    /// # Safety
+    /// The panels are this thread's.
+    unsafe fn transform_weights(
         &self,
         weights: &[f32],
         block: &Block,
         room: &mut [f32],
-        panels: &mut [&mut [f32]; POINTS],
-        width: usize,
+        panels: *mut f32,
+        stride: usize,
     ) {
-        let (cin, cout) = (self.source.c, self.destination.c);
-        for c in 0..cin {
-            let taps: [&[f32]; 9] =
-                std::array::from_fn(|tap| &weights[(tap * cin + c) * cout + block.first..][..block.columns]);
-            transform::kernel(self.level, &taps, room, width, 0);
-            for (panel, row) in panels.iter_mut().zip(room.chunks(width)) {
-                let to = &mut panel[c * width..][..width];
-                to[..block.columns].copy_from_slice(&row[..block.columns]);
-                to[block.columns..].fill(0.0);
-            }
-        }
-    }
-
-    /// The panels of a block of input channels: flipped weights, transposed after their transformation.
-    fn transform_columns(
-        &self,
-        weights: &[f32],
-        block: &Block,
-        room: &mut [f32],
-        panels: &mut [&mut [f32]; POINTS],
-        width: usize,
-    ) {
-        let (cin, cout) = (self.destination.c, self.source.c);
-        let stride = block.columns * cout;
-        for i in 0..block.columns {
-            let taps: [&[f32]; 9] =
-                std::array::from_fn(|tap| &weights[((8 - tap) * cin + block.first + i) * cout..][..cout]);
-            transform::kernel(self.level, &taps, room, stride, i * cout);
-        }
-        for (panel, point) in panels.iter_mut().zip(room.chunks(stride)) {
-            pack_transposed(point, cout, cout, block.columns, panel, width);
-        }
-    }
-
-    /// All three steps for `count` tiles from `first` on.
-    #[allow(clippy::too_many_arguments)]
-    fn run_unit(
-        &self,
-        first: usize,
-        count: usize,
-        source: &[f32],
-        kernels: &[f32],
-        zeros: &[f32],
-        destination: Disjoint,
-        epilogue: Epilogue,
-        room: &mut [f32],
-    ) {
-        let (cin, cout) = (self.source.c, self.destination.c);
-        let (window_len, product_len) = (part_len(self.unit, cin), part_len(self.unit, cout));
-        let (windows, rest) = room.split_at_mut(POINTS * window_len);
-        let (products, pixel) = rest.split_at_mut(POINTS * product_len);
-        for t in 0..count {
-            let Place { image, y, x } = self.grid.place(first + t);
-            let (top, left) = (y as isize - self.pad.0 as isize, x as isize - self.pad.1 as isize);
-            let window = pixels::<4, POINTS>(source, self.source, (image, top, left), zeros);
-            transform::source(self.level, &window, windows, window_len, t * cin);
-        }
-        for point in 0..POINTS {
-            let window = &windows[point * window_len..][..count * cin];
-            let product = &mut products[point * product_len..][..count * cout];
-            self.multiply(window, &kernels[point * self.point_len()..][..self.point_len()], product, count);
-        }
-        let plain = epilogue.bias.is_none() && epilogue.activation == Activation::None;
-        for t in 0..count {
-            let points = std::array::from_fn(|point| &products[point * product_len + t * cout..][..cout]);
-            let mut rows = pixel.chunks_exact_mut(cout);
-            let mut rows = [(); 4].map(|()| rows.next().expect("room for four pixels"));
-            let place = self.grid.place(first + t);
-            if !plain {
-                transform::output(self.level, &points, rows.each_mut().map(|row| &mut **row), false);
-                for (i, row) in rows.iter().enumerate() {
-                    if let Some(start) = self.destination_pixel(place, i) {
-                        // SAFETY: a pixel lies in one tile, and a tile in one item.
-                        finish(self.level, row, unsafe { destination.slice(start..start + cout) }, epilogue);
-                    }
+        let (rows, width) = (self.source.c, self.width(block));
+        // Where a row's weights of a tap lie: neighbours in memory, or kernels flipped and transposed.
+        let (weights, tap_step, row_step, first) = match self.direction {
+            Direction::Forward => (weights, rows * self.destination.c, self.destination.c, block.first),
+            Direction::InputGradient => {
+                for (tap, to) in room.chunks_exact_mut(rows * width).enumerate().take(TAPS) {
+                    let from = &weights[((TAPS - 1 - tap) * self.destination.c + block.first) * rows..];
+                    pack_transposed(from, rows, rows, block.columns, to, width);
                 }
-                continue;
+                (&*room, rows * width, width, 0)
             }
-            for (i, row) in rows.iter_mut().enumerate() {
-                if let Some(start) = self.destination_pixel(place, i) {
-                    // SAFETY: as above.
-                    *row = unsafe { destination.slice(start..start + cout) };
-                }
+        };
+        if block.columns < width {
+            for point in 0..POINTS {
+                // SAFETY: the caller's promise.
+                unsafe { std::slice::from_raw_parts_mut(panels.add(point * stride), rows * width) }.fill(0.0);
             }
-            transform::output(self.level, &points, rows, epilogue.accumulate);
+        }
+        for row in 0..rows {
+            let taps: [*const f32; TAPS] =
+                std::array::from_fn(|tap| weights[tap * tap_step + row * row_step + first..][..block.columns].as_ptr());
+            // SAFETY: each tap has the block's columns, and so has the row of each panel.
+            unsafe { transform::kernel(self.level, block.columns, &taps, panels.add(row * width), stride) };
         }
     }
 
-    /// Where pixel `i` of the four of a tile begins, or `None` beyond the map.
-    fn destination_pixel(&self, place: Place, i: usize) -> Option<usize> {
-        let (y, x) = (place.y + i / 2, place.x + i % 2);
-        let Source { h, w, c } = self.destination;
-        (y < h && x < w).then_some(((place.image * h + y) * w + x) * c)
-    }
-
-    /// product `[count, k]` = window `[count, c]` · the panels of one point.
-    fn multiply(&self, window: &[f32], panels: &[f32], product: &mut [f32], count: usize) {
-        let (cin, cout, lanes) = (self.source.c, self.destination.c, tile::lanes(self.level));
-        assert!(window.len() >= count * cin && product.len() >= count * cout);
+    /// product `[count, columns]`, its rows `stride` floats apart, = window `[count, c]` · the panel of one point.
+    fn multiply(&self, window: &[f32], block: &Block, panel: &[f32], product: &mut [f32], stride: usize, count: usize) {
+        let (cin, width) = (self.source.c, self.width(block));
+        assert!(window.len() >= count * cin && panel.len() >= cin * width);
+        assert!(product.len() >= (count - 1) * stride + block.columns);
         // One pointer for all rows: taking each from the slice would end the life of those before it.
         let to = product.as_mut_ptr();
         let mut tile = Tile::empty();
         tile.finish = Finish::plain(false);
         tile.inner = Loop { count: cin, step: 1, skip: 0 };
-        for block in (0..self.columns.blocks()).map(|index| self.columns.block(index)) {
-            tile.b = panels[block.first * cin..].as_ptr();
-            tile.ldb = block.vectors * lanes;
-            tile.last_columns = block.last_columns(lanes);
-            let at_most = tile::tile_rows(self.level, block.vectors);
-            for row in (0..count).step_by(at_most) {
-                tile.rows = at_most.min(count - row);
-                for r in 0..tile.rows {
-                    tile.a[r] = window[(row + r) * cin..].as_ptr();
-                    tile.c[r] = to.wrapping_add((row + r) * cout + block.first);
-                }
-                // SAFETY: each row of the window has `cin` floats, the panel `cin` rows of its width, and each row of the
-                // product the block's columns; the level was checked when the pass began.
-                unsafe { tile::run(self.level, block.vectors, &tile) }
+        tile.b = panel.as_ptr();
+        tile.ldb = width;
+        tile.last_columns = block.last_columns(tile::lanes(self.level));
+        let at_most = tile::tile_rows(self.level, block.vectors);
+        for row in (0..count).step_by(at_most) {
+            tile.rows = at_most.min(count - row);
+            for r in 0..tile.rows {
+                tile.a[r] = window[(row + r) * cin..].as_ptr();
+                tile.c[r] = to.wrapping_add((row + r) * stride);
+            }
+            // SAFETY: each row of the window has `cin` floats, the panel `cin` rows of its width, and each row of the product
+            // the block's columns; the level was checked when the pass began.
+            unsafe { tile::run(self.level, block.vectors, &tile) }
+        }
+    }
+
+    /// Transforms the products of `count` tiles from `first` on back into their pixels. `pixels` has room for a tile.
+    fn finish_tiles(&self, products: &Products, first: usize, count: usize, pass: &Pass, pixels: &mut [f32]) {
+        let &Products { sums, stride, width, first: channel } = products;
+        let Epilogue { bias, activation, accumulate } = pass.epilogue;
+        let plain = bias.is_none() && activation == Activation::None;
+        for t in 0..count {
+            let place = self.grid.place(first + t);
+            let points = sums[t * width..][..(POINTS - 1) * stride + width].as_ptr();
+            let destination: [*mut f32; PIXELS] = std::array::from_fn(|i| {
+                self.destination_pixel(place, i).map_or(std::ptr::null_mut(), |start| {
+                    let start = start + channel;
+                    // SAFETY: a tile's pixels in these channels belong to one item.
+                    unsafe { pass.destination.slice(start..start + width) }.as_mut_ptr()
+                })
+            });
+            if plain {
+                // SAFETY: each point's row and each pixel have `width` floats.
+                unsafe { transform::output(self.level, width, points, stride, &destination, accumulate) };
+                continue;
+            }
+            let rows: [*mut f32; PIXELS] = std::array::from_fn(|i| pixels[i * width..][..width].as_mut_ptr());
+            // SAFETY: as above.
+            unsafe { transform::output(self.level, width, points, stride, &rows, false) };
+            let epilogue = Epilogue { bias: bias.map(|bias| &bias[channel..][..width]), ..pass.epilogue };
+            for (sums, to) in pixels.chunks_exact(width).zip(destination).filter(|(_, to)| !to.is_null()) {
+                // SAFETY: as above.
+                finish(self.level, sums, unsafe { std::slice::from_raw_parts_mut(to, width) }, epilogue);
             }
         }
+    }
+
+    /// Where pixel `i` of a tile begins, or `None` beyond the map.
+    fn destination_pixel(&self, place: Place, i: usize) -> Option<usize> {
+        let (y, x) = (place.y + i / TILE, place.x + i % TILE);
+        let Source { h, w, c } = self.destination;
+        (y < h && x < w).then_some(((place.image * h + y) * w + x) * c)
     }
 }
 
@@ -373,6 +352,48 @@ crate::multiversion! {
         for (i, (y, sum)) in y.iter_mut().zip(sums).enumerate() {
             let value = activation.apply(sum + bias.map_or(0.0, |bias| bias[i]));
             *y = if accumulate { *y + value } else { value };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Shape, geometry, poison, random};
+    use super::*;
+    use crate::backend::cpu::simd::levels_available;
+
+    /// More tiles than are transformed at a time, and weights for either way.
+    const SHAPE: Shape = (35, 33, 1024, 32, (3, 3), (1, 1), (1, 1), (1, 1), 1);
+
+    #[test]
+    fn both_ways_give_the_same_bits() {
+        for level in levels_available() {
+            for (direction, n) in [(Direction::Forward, 1), (Direction::InputGradient, 2)] {
+                let g = geometry(&SHAPE);
+                let winograd = Winograd::new(level, &g, direction).expect("a shape for minimal filtering");
+                let (Source { h, w, c }, to) = (winograd.source, winograd.destination);
+                let (source, weights) = (random(n * h * w * c, 1), random(g.weight_len(), 2));
+                let bias = random(to.c, 3);
+                let run = |by_units: bool| {
+                    let mut destination = poison(n * to.h * to.w * to.c);
+                    let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, accumulate: false };
+                    let zeros = vec![0.0; c];
+                    let pass = Pass {
+                        source: &source,
+                        weights: &weights,
+                        destination: Disjoint::new(&mut destination),
+                        epilogue,
+                        zeros: &zeros,
+                    };
+                    if by_units {
+                        winograd.run_by_units(n, pass, &mut poison(winograd.scratch_by_units(n)));
+                    } else {
+                        winograd.run_by_columns(n, pass, &mut poison(winograd.scratch_by_columns(n)));
+                    }
+                    destination
+                };
+                assert!(run(true) == run(false), "{level:?} {direction:?}");
+            }
         }
     }
 }
