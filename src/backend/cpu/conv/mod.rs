@@ -10,7 +10,7 @@
 //!   makes s² sets of input pixels, each reached by its own subset of taps;
 //! - weight gradient (`dweight`): rows = (kernel row, kernel column, channel), columns = output channels, k = pixels.
 //!
-//! In training, 3 × 3 kernels of stride 1 over many channels take 16 multiplications instead of 36 (`winograd`).
+//! In training, 3 × 3 kernels of stride 1 over many channels take a quarter of the multiplications (`winograd`).
 //!
 //! Depthwise convolutions (one channel per group) have loops over channels of their own (`depthwise`).
 //!
