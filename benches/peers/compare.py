@@ -53,9 +53,8 @@ def output(command, environment):
 class Contest:
     """The programs, the settings, and what each round of each net gave."""
 
-    def __init__(self, args):
-        self.args = args
-        self.work = Path(tempfile.mkdtemp(prefix="peers-"))
+    def __init__(self, args, work):
+        self.args, self.work = args, Path(work)
         target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
         self.cargo("--bin", "handgrad", target=target)
         self.handgrad = target / "release" / "handgrad"
@@ -92,7 +91,7 @@ class Contest:
     def ours(self, net, *options, seconds=None, precision="f32"):
         command = [self.handgrad, "bench", net.file, "--batch", net.batch, "--size", net.size, "--precision", precision]
         command += ["--threads", self.args.threads, "--seconds", seconds or self.args.seconds, "--json", *options]
-        return output(list(map(str, command)), self.environment("handgrad"))
+        return output(list(map(str, command)), self.environment("handgrad")) or sys.exit(1)
 
     def prepare(self, net):
         """Writes the net's weights and images, and settles how many steps all take before the timed ones."""
@@ -294,16 +293,17 @@ def main():
     unknown = set(args.nets.split(",")) - set(NETS)
     if unknown:
         parser.error(f"no such nets: {', '.join(sorted(unknown))}; there are {', '.join(NETS)}")
-    contest = Contest(args)
-    nets = [Net(name, args) for name in args.nets.split(",")]
-    for net in nets:
-        contest.prepare(net)
-        note(f"{net.name}: {net.steps} steps before the timed ones")
-    # Every contestant in every round, so that whatever else the machine does meets all alike.
-    for number in range(1, args.rounds + 1):
+    with tempfile.TemporaryDirectory(prefix="peers-") as work:
+        contest = Contest(args, work)
+        nets = [Net(name, args) for name in args.nets.split(",")]
         for net in nets:
-            note(f"round {number} of {args.rounds}: {net.name}")
-            contest.round(net)
+            contest.prepare(net)
+            note(f"{net.name}: {net.steps} steps before the timed ones")
+        # Every contestant in every round, so that whatever else the machine does meets all alike.
+        for number in range(1, args.rounds + 1):
+            for net in nets:
+                note(f"round {number} of {args.rounds}: {net.name}")
+                contest.round(net)
     for line in table(nets, contest):
         print(line)
 

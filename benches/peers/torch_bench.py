@@ -34,6 +34,7 @@ TINY_RATE = 1e-9  # the work is the same, and the weights stay where they are
 CALLS, PATIENCE = 5, 4.0  # as handgrad bench: calls at least, unless they take so many times as long as they should
 TOO_SLOW = 3.0  # a way whose step takes so many times as long as another's has lost
 HOPE = 2  # steps after the first that it has to show the contrary
+NO_HOPE = 10.0  # unless even the first took so many times as long, and no compiler worked in it
 EPS = 1e-12  # BnLayer has none; PyTorch's kernel insists on one
 
 # name: (memory format, bf16 autocast, torch.compile)
@@ -163,13 +164,18 @@ def measure(build, data, args, way, to_beat, say):
         optimizer.step()
         return loss.detach()
 
-    first, least = step().item(), float("inf")
-    for i in range(1, args.steps):
+    least = float("inf")
+    for i in range(args.steps):
         before = time.perf_counter()
-        step()
-        least = min(least, time.perf_counter() - before)
-        if i >= HOPE and least > TOO_SLOW * to_beat and least * args.steps > args.seconds:
-            raise TooSlow(f"{least / to_beat:.0f} times as slow as another way")
+        loss = step()
+        seconds = time.perf_counter() - before
+        if i == 0:
+            first = loss.item()
+        else:
+            least = min(least, seconds)
+        hopeless = i >= HOPE and least > TOO_SLOW * to_beat or not compiled and seconds > NO_HOPE * to_beat
+        if hopeless and seconds * args.steps > args.seconds:
+            raise TooSlow(f"{min(least, seconds) / to_beat:.0f} times as slow as another way")
     say({"warm": True})
     for group in optimizer.param_groups:
         group["lr"] = TINY_RATE
