@@ -86,7 +86,8 @@ class Contest:
         forced = AVX2[contestant] if self.args.simd == "avx2" else {}
         threads = {name: str(self.args.threads) for name in ("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         # What torch.compile has built serves the rounds after the first.
-        return threads | forced | {"TORCHINDUCTOR_CACHE_DIR": str(self.work / "inductor")}
+        cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR", self.work / "inductor")
+        return threads | forced | {"TORCHINDUCTOR_CACHE_DIR": str(cache)}
 
     def ours(self, net, *options, seconds=None, precision="f32"):
         command = [self.handgrad, "bench", net.file, "--batch", net.batch, "--size", net.size, "--precision", precision]
