@@ -12,6 +12,7 @@ Run it on a machine that does nothing else. README.md beside this file says what
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -232,7 +233,8 @@ def table(nets, contest):
     """Markdown."""
     args = contest.args
     yield f"{processor()}, {args.threads} thread{'s' if args.threads > 1 else ''}{', AVX2 at most' if args.simd else ''};"
-    yield f"{args.rounds} rounds of {args.seconds:g} s a measurement: medians (lowest–highest)."
+    rounds = min((len(net.ours["f32"]) for net in nets), default=0)
+    yield f"{rounds} rounds of {args.seconds:g} s a measurement: medians (lowest–highest)."
     yield "Ratios above 1 mean that handgrad is ahead; each round's own ratio, then their median."
     head = ["net", "measure", "handgrad f32"]
     if "torch" in contest.peers:
@@ -291,6 +293,7 @@ def main():
     parser.add_argument("--warm-up-seconds", type=float, default=20.0,
                         help=f"{STEPS} steps come before the timed ones, fewer where these take longer than this")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     unknown = set(args.nets.split(",")) - set(NETS)
     if unknown:
         parser.error(f"no such nets: {', '.join(sorted(unknown))}; there are {', '.join(NETS)}")
@@ -300,12 +303,15 @@ def main():
         for net in nets:
             contest.prepare(net)
             note(f"{net.name}: {net.steps} steps before the timed ones")
-        # Every contestant in every round, so that whatever else the machine does meets all alike.
-        for number in range(1, args.rounds + 1):
-            for net in nets:
-                note(f"round {number} of {args.rounds}: {net.name}")
-                contest.round(net)
-    for line in table(nets, contest):
+        try:
+            # Every contestant in every round, so that whatever else the machine does meets all alike.
+            for number in range(1, args.rounds + 1):
+                for net in nets:
+                    note(f"round {number} of {args.rounds}: {net.name}")
+                    contest.round(net)
+        except KeyboardInterrupt:
+            note("stopped: the table has what was measured until then")
+    for line in table([net for net in nets if "f32" in net.ours], contest):
         print(line)
 
 

@@ -209,6 +209,7 @@ def in_fork(work, limit):
     child = os.fork()
     if child == 0:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.close(reader)
         say = lambda value: os.write(writer, json.dumps(value).encode() + b"\n")
         try:
@@ -221,21 +222,26 @@ def in_fork(work, limit):
         os._exit(0)
     os.close(writer)
     before = most = anonymous_bytes(child)
-    deadline, text, warm = time.monotonic() + limit, b"", False
-    while time.monotonic() < deadline:
-        ready, _, _ = select.select([reader], [], [], 1.0 if warm else 0.005)
-        if not warm:
-            with contextlib.suppress(OSError):
-                most = max(most, anonymous_bytes(child))
-        if ready:
-            part = os.read(reader, 65536)
-            if not part:
-                break
-            text, warm = text + part, True
-    else:
-        os.killpg(child, signal.SIGKILL)
-    os.close(reader)
-    os.waitpid(child, 0)
+    deadline, text, warm, ended = time.monotonic() + limit, b"", False, False
+    try:
+        while time.monotonic() < deadline:
+            ready, _, _ = select.select([reader], [], [], 1.0 if warm else 0.005)
+            if not warm:
+                with contextlib.suppress(OSError):
+                    most = max(most, anonymous_bytes(child))
+            if ready:
+                part = os.read(reader, 65536)
+                if not part:
+                    ended = True
+                    break
+                text, warm = text + part, True
+    finally:
+        # Too late, or this process is to stop: nothing may go on and disturb what is measured next.
+        if not ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+        os.close(reader)
+        os.waitpid(child, 0)
     lines = [json.loads(line) for line in text.splitlines()]
     if not lines or lines[-1] == {"warm": True}:
         return {"skipped": f"not done after {limit:.0f} s"}
@@ -257,6 +263,7 @@ def main():
     unknown = set(args.ways.split(",")) - WAYS.keys()
     if unknown:
         parser.error(f"no such ways: {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     torch.manual_seed(0)
     with open(args.recipe, "rb") as file:
         build = constructor(tomllib.load(file)["model"])
