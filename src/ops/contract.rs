@@ -209,6 +209,16 @@ pub enum Init {
     Between(f64, f64),
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
+    /// A convolution that passes its input on: output channel o is input channel o, as far as there are both, by a 1 at the
+    /// kernel's centre. Further output channels are uniform in `±bound`. Of ungrouped convolutions alone.
+    Identity {
+        /// Input channels.
+        cin: usize,
+        /// Kernel height and width.
+        kernel: (usize, usize),
+        /// The bound of further output channels.
+        bound: f64,
+    },
     /// A random direction: standard normals, divided by the root of the sum of their squares.
     Direction,
     /// The values that the layer's parameter `of` gets by `Uniform(bound)`, each 3×3 kernel turned by 90° clockwise.
@@ -231,6 +241,23 @@ impl Init {
         Init::Normal((2.0 / fan.max(1) as f64).sqrt())
     }
 
+    /// [`Init::Identity`] for the weight of an ungrouped convolution, PyTorch's default for what has no input channel of
+    /// its own.
+    ///
+    /// ```
+    /// use handgrad::ops::{Init, Layout};
+    /// use handgrad::rng::Key;
+    /// let init = Init::identity(&Layout::Conv { kernel: (3, 3), cin: 2, cout: 2 }).unwrap();
+    /// let value = init.values(Key::new(1), 36);
+    /// let ones: Vec<usize> = (0..36).filter(|&i| value(i) != 0.0).collect();
+    /// assert_eq!(ones, [4, 31]); // [out][in][row][column]: the centres of 0 → 0 and of 1 → 1
+    /// ```
+    pub fn identity(layout: &Layout) -> Option<Self> {
+        let &Layout::Conv { kernel, cin, .. } = layout else { return None };
+        let bound = 1.0 / ((cin * kernel.0 * kernel.1).max(1) as f64).sqrt();
+        Some(Init::Identity { cin, kernel, bound })
+    }
+
     /// The values of a parameter of `len` values, drawn from `key`, which names it ([`Init::Turned`]: the other one), by index in the order of PyTorch's files.
     ///
     /// ```
@@ -250,6 +277,14 @@ impl Init {
                 Init::Uniform(bound) => stream.uniform(-bound, bound),
                 Init::Between(low, high) => stream.uniform(low, high),
                 Init::Normal(std) => std * stream.normal(),
+                Init::Identity { cin, kernel: (h, w), bound } => {
+                    let (out, rest) = (i / (cin * h * w), i % (cin * h * w));
+                    match out < cin {
+                        true if rest == out * h * w + h / 2 * w + w / 2 => 1.0,
+                        true => 0.0,
+                        false => stream.uniform(-bound, bound),
+                    }
+                }
                 Init::Direction => stream.normal(),
                 Init::Turned { bound, .. } => stream.uniform(-bound, bound),
             }

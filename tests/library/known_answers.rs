@@ -63,7 +63,8 @@ fn spec(settings: &Value) -> OpSpec {
     match settings["op"].as_str().unwrap() {
         "conv2d" => {
             let w = sizes(&settings["w"]);
-            Conv2d { channels: w[0], window: window((w[2], w[3])), groups: one("groups"), bias: true }.into()
+            Conv2d { channels: w[0], window: window((w[2], w[3])), groups: one("groups"), bias: true, trim: (0, 0) }
+                .into()
         }
         "max_pool2d" => MaxPool { window: window(both("kernel_size")), ceil: ceil.unwrap() }.into(),
         "avg_pool2d" => AvgPool { window: window(both("kernel_size")), ceil: ceil.unwrap() }.into(),

@@ -6,7 +6,8 @@ use crate::ops::cases::Case;
 pub fn cases() -> Vec<Case> {
     let odd = Window { kernel: (3, 2), stride: (2, 1), pad: (1, 2), dilation: (1, 2) };
     let tall = Window { kernel: (2, 1), stride: (1, 1), pad: (1, 0), dilation: (1, 1) };
-    let grouped = |channels, window, groups| Conv2d { channels, window, groups, bias: true };
+    let grouped = |channels, window, groups| Conv2d { channels, window, groups, bias: true, trim: (0, 0) };
+    let trimmed = |conv, trim| Conv2d { trim, ..conv };
     vec![
         Case::new(Conv2d::square(5, 3, 1, 1), &[Shape::new(7, 5, 3)], 2),
         Case::new(Conv2d::square(20, 3, 2, 1), &[Shape::new(9, 12, 3)], 3),
@@ -30,6 +31,13 @@ pub fn cases() -> Vec<Case> {
         // … some with pixels that no window reaches.
         Case::new(Conv2d::square(9, 2, 3, 1), &[Shape::new(8, 7, 10)], 9),
         Case::new(grouped(40, Window::square(3, 1, 1), 40), &[Shape::new(12, 11, 40)], 6),
+        // Outputs that nobody reads, by each algorithm: taps, minimal filtering, several images in a tile, depthwise.
+        Case::new(trimmed(Conv2d::square(5, 3, 1, 1), (1, 2)), &[Shape::new(7, 6, 3)], 2),
+        Case::new(trimmed(Conv2d::square(20, 3, 2, 1), (1, 1)), &[Shape::new(9, 12, 3)], 3),
+        Case::new(trimmed(Conv2d::square(64, 3, 1, 1), (1, 1)), &[Shape::new(11, 9, 48)], 9),
+        Case::new(trimmed(Conv2d::square(64, 3, 1, 1), (1, 1)), &[Shape::new(7, 7, 32)], 9),
+        Case::new(trimmed(Conv2d::square(40, 3, 1, 1), (1, 0)), &[Shape::new(8, 7, 24)], 9),
+        Case::new(trimmed(grouped(40, Window::square(3, 1, 1), 40), (1, 1)), &[Shape::new(12, 11, 40)], 6),
         // Enough channels that a sum is cut into parts: between rows of taps, and within one.
         Case::new(Conv2d::square(5, 3, 1, 1), &[Shape::new(3, 2, 180)], 1),
         Case::new(Conv2d::square(6, 3, 1, 1), &[Shape::new(2, 3, 350)], 2),

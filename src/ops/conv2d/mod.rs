@@ -42,12 +42,20 @@ pub struct Conv2d {
     pub groups: usize,
     /// Whether a bias per output channel is added.
     pub bias: bool,
+    /// Rows at the bottom and columns at the right of the output that are left out, because nobody reads them: a pool of
+    /// stride 2 over an odd number of rows drops the last.
+    #[serde(default, skip_serializing_if = "is_whole")]
+    pub trim: (usize, usize),
+}
+
+fn is_whole(trim: &(usize, usize)) -> bool {
+    *trim == (0, 0)
 }
 
 impl Conv2d {
     /// A square kernel with bias, ungrouped.
     pub const fn square(channels: usize, kernel: usize, stride: usize, pad: usize) -> Self {
-        Conv2d { channels, window: Window::square(kernel, stride, pad), groups: 1, bias: true }
+        Conv2d { channels, window: Window::square(kernel, stride, pad), groups: 1, bias: true, trim: (0, 0) }
     }
 
     /// The same without bias.
@@ -71,7 +79,11 @@ impl Op for Conv2d {
             return Err(Mismatch::new(found, format!("multiples of {} groups", self.groups)));
         }
         let (h, w) = self.window.count(x, false)?;
-        Ok(Shape::new(h, w, self.channels))
+        if self.trim.0 >= h || self.trim.1 >= w {
+            let found = format!("{:?} rows and columns left out of {h}×{w}", self.trim);
+            return Err(Mismatch::new(found, "at least one row and one column"));
+        }
+        Ok(Shape::new(h - self.trim.0, w - self.trim.1, self.channels))
     }
 
     fn params(&self, inputs: &[Shape]) -> Vec<ParamSpec> {

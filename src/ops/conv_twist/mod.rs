@@ -39,7 +39,7 @@ mod reference;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conv2d, Init, Keeps, Kernel, Layout, Mismatch, Op, ParamSpec, Saved, TwistGradient, Window};
+use super::{Conv2d, Init, Keeps, Kernel, Layout, Mismatch, Op, ParamSpec, Saved, TwistGradient};
 use crate::backend::{Cpu, Reference};
 use crate::graph::Shape;
 
@@ -142,7 +142,7 @@ impl ConvTwist {
 
     /// The convolution with one kernel.
     fn conv(&self) -> Conv2d {
-        Conv2d { channels: self.channels, window: Window::square(3, self.stride, 1), groups: self.groups, bias: false }
+        Conv2d { groups: self.groups, ..Conv2d::square(self.channels, 3, self.stride, 1).no_bias() }
     }
 
     /// Kernels per output channel.

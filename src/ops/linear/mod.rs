@@ -34,6 +34,13 @@ impl Linear {
     pub const fn new(outputs: usize) -> Self {
         Linear { outputs, bias: true }
     }
+
+    /// The same without bias.
+    #[must_use]
+    pub const fn no_bias(mut self) -> Self {
+        self.bias = false;
+        self
+    }
 }
 
 impl Op for Linear {

@@ -35,7 +35,7 @@ impl Twist {
     /// The three convolutions as one.
     fn geometry(&self, input: Shape, output: Shape) -> ConvGeometry {
         let channels = 3 * self.channels;
-        let conv = Conv2d { channels, window: self.window(), groups: 1, bias: false };
+        let conv = Conv2d { window: self.window(), ..Conv2d::square(channels, 3, 1, 1).no_bias() };
         conv.geometry(input, Shape::new(output.h, output.w, channels))
     }
 

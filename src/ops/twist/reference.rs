@@ -32,7 +32,7 @@ struct Place {
 
 impl Twist {
     fn conv(&self) -> Conv2d {
-        Conv2d { channels: self.channels, window: self.window(), groups: 1, bias: false }
+        Conv2d { window: self.window(), ..Conv2d::square(self.channels, 3, 1, 1).no_bias() }
     }
 
     /// W, the projected Wx, and Wy.

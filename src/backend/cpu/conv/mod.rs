@@ -49,7 +49,7 @@ pub struct ConvGeometry {
     pub in_w: usize,
     /// Input channels, a multiple of `groups`.
     pub in_c: usize,
-    /// Output rows: (in_h + 2·pad − dilation·(kernel − 1) − 1) / stride + 1.
+    /// Output rows: (in_h + 2·pad − dilation·(kernel − 1) − 1) / stride + 1, or fewer: the first so many.
     pub out_h: usize,
     /// Output columns, likewise.
     pub out_w: usize,
@@ -102,7 +102,8 @@ impl ConvGeometry {
             let pick = |pair: (usize, usize)| if axis == 0 { pair.0 } else { pair.1 };
             out(i, k, pick(self.stride), pick(self.pad), pick(self.dilation))
         });
-        assert!((h, w) == (Some(self.out_h), Some(self.out_w)), "inconsistent convolution: {self:?}");
+        let fits = |out: usize, most: Option<usize>| most.is_some_and(|most| (1..=most).contains(&out));
+        assert!(fits(self.out_h, h) && fits(self.out_w, w), "inconsistent convolution: {self:?}");
         assert!(self.in_c.is_multiple_of(self.groups) && self.out_c.is_multiple_of(self.groups));
         assert_eq!((input, weights, output), (self.input_len(n), self.weight_len(), self.output_len(n)), "{self:?}");
     }
