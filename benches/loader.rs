@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group};
 use handgrad::data::{
-    Affine, Augment, Dataset, DatasetWriter, Erase, Jitter, Loader, LoaderConfig, MAX_SIDE, Normalise, RandomCrop,
-    Shuffle, Split,
+    Affine, Augment, Dataset, DatasetWriter, Erase, Flip, Jitter, Loader, LoaderConfig, MAX_SIDE, Normalise,
+    RandomCrop, Shuffle, Split,
 };
 use handgrad::resample::Framing;
 use handgrad::rng::Key;
@@ -92,7 +92,7 @@ fn photographs() {
     });
     println!("\nphotographs of 256-pixel sides, one thread: images per second and core");
     let crop = |min_scale| Some(RandomCrop { min_scale, ..RandomCrop::default() });
-    let random = |min_scale| Augment { crop: crop(min_scale), flip: true, ..Augment::NONE };
+    let random = |min_scale| Augment { crop: crop(min_scale), flip: Flip::Random, ..Augment::NONE };
     let (none, exact) = (Augment::NONE, Framing::Exact);
     let colours = Jitter { brightness: 0.4, contrast: 0.4, saturation: 0.4, ..Jitter::default() };
     let hue = Jitter { hue: 0.1, ..colours };

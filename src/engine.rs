@@ -28,6 +28,7 @@ use crate::{Error, ErrorKind, Result};
 /// # Ok::<(), handgrad::Error>(())
 /// ```
 pub struct Engine<B: Host> {
+    graph: Graph,
     train: Plan,
     eval: Plan,
     arena: Arena<B::Elem>,
@@ -71,6 +72,7 @@ impl<B: Host> Engine<B> {
         require_memory(Self::bytes_of(graph, arena_len))?;
         let key = Key::new(seed);
         Ok(Engine {
+            graph: graph.clone(),
             arena: Arena::new(arena_len)?,
             params: Params::new(graph, key.with_name("init"))?,
             train,
@@ -78,6 +80,35 @@ impl<B: Host> Engine<B> {
             key: key.with_name("step"),
             step: 0,
         })
+    }
+
+    /// Keeps the parameters that `which` names from being trained from now on, and these alone, as [`Graph::freeze`] does
+    /// before an engine is made. Returns whether anything changed: an optimizer made before then has another table.
+    ///
+    /// ```
+    /// use handgrad::{backend::Cpu, engine::Engine, models};
+    /// let mut engine = Engine::<Cpu>::new(&models::build("convnet2", &Default::default())?, 8, 42)?;
+    /// assert!(engine.freeze(|name| name.starts_with("layers.0."))?);
+    /// assert!(engine.params().table()[0].frozen && !engine.params().table()[2].frozen);
+    /// assert!(!engine.freeze(|name| name.starts_with("layers.0."))?);
+    /// # Ok::<(), handgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Where memory is too small for a step that trains more than before; nothing is changed then.
+    pub fn freeze(&mut self, which: impl Fn(&str) -> bool) -> Result<bool> {
+        if self.params.table().iter().all(|info| info.frozen == which(&info.name)) {
+            return Ok(false);
+        }
+        let mut graph = self.graph.clone();
+        graph.freeze(&which);
+        let train = Plan::compile::<B>(&graph, self.train.max_batch(), Mode::Train)?;
+        if train.arena_len() > self.arena.len() {
+            self.arena = Arena::new(train.arena_len())?;
+        }
+        self.params.freeze(which);
+        (self.graph, self.train) = (graph, train);
+        Ok(true)
     }
 
     /// The bytes that [`Engine::new`] would allocate.

@@ -99,6 +99,11 @@ impl<E: Real> Params<E> {
         same(&self.table, graph.params()) && same(&self.state_table, graph.states())
     }
 
+    /// Marks the parameters that `which` names as frozen, and these alone.
+    pub(crate) fn freeze(&mut self, which: impl Fn(&str) -> bool) {
+        self.table.iter_mut().for_each(|info| info.frozen = which(&info.name));
+    }
+
     /// Where each parameter lies.
     pub fn table(&self) -> &[ParamInfo] {
         &self.table
@@ -182,6 +187,11 @@ impl<E: Real> Params<E> {
         let buffer = if is_param { self.values.all_mut() } else { self.states.all_mut() };
         info.layout.for_each_pair(|ours, torch| buffer[info.offset + ours] = values[torch]);
         Ok(())
+    }
+
+    /// Values and state, to change.
+    pub fn values_and_states_mut(&mut self) -> (&mut [E], &mut [E]) {
+        (self.values.all_mut(), self.states.all_mut())
     }
 
     pub(crate) fn range(&self, param: usize) -> Range<usize> {

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use handgrad::Params;
 use handgrad::backend::Cpu;
-use handgrad::data::{Affine, Augment, Dataset, DatasetWriter, Erase, Jitter, Loader, LoaderConfig, RandomCrop, Split};
+use handgrad::data::{
+    Affine, Augment, Dataset, DatasetWriter, Erase, Flip, Jitter, Loader, LoaderConfig, RandomCrop, Split,
+};
 use handgrad::engine::Engine;
 use handgrad::infer::{Model, in_pool};
 use handgrad::io::model_file::{ModelInfo, Preprocessing};
@@ -188,7 +190,7 @@ fn batches_do_not_allocate() {
     writer.finish().unwrap();
     let dataset = Arc::new(Dataset::open(&path).unwrap());
     let augment = Augment {
-        flip: true,
+        flip: Flip::Random,
         mixup: 0.4,
         cutmix: 1.0,
         crop: Some(RandomCrop::default()),

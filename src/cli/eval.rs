@@ -9,9 +9,10 @@ use serde_json::json;
 use super::backend::{in_pool, threads};
 use super::out::Out;
 use crate::data::{Dataset, Split};
-use crate::infer::{EvalConfig, Evaluation, Model, TopLoss, evaluate};
+use crate::infer::{EvalConfig, Evaluation, Model, TopLoss, Views, evaluate};
 use crate::io::draw::{self, Cell, Sheet};
 use crate::io::plot;
+use crate::recipe::Tta;
 use crate::{Error, ErrorKind, Result};
 
 /// Up to this many classes the confusion matrix is printed.
@@ -37,9 +38,10 @@ pub struct Args {
     /// Threads; all cores by default
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
-    /// Average the probabilities of the plain pass and of N passes over augmented images (pad 4, crop, flip)
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
-    tta: u32,
+    /// Test-time augmentation: average the probabilities of the plain pass and of N passes over augmented images (pad 4,
+    /// crop, flip), or the scores of each image's views: `flip`, `flip_translate`
+    #[arg(long, value_name = "N|VIEWS", default_value = "0", value_parser = tta)]
+    tta: Tta,
     /// The seed of the augmentation
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -73,9 +75,14 @@ pub fn run(args: Args) -> Result<()> {
         let e = Error::new(ErrorKind::Usage, "--confusion", format!("a picture of {} classes", classes.len()));
         return Err(e.expected(format!("at most {PICTURE}")).hint("--json has the numbers of up to 1000 classes"));
     }
+    let (passes, views) = match args.tta {
+        Tta::Passes(passes) => (passes, Views::One),
+        Tta::Views(views) => (0, views),
+    };
     let config = EvalConfig {
         batch: args.batch as usize,
-        tta: args.tta,
+        tta: passes,
+        views,
         seed: args.seed,
         top_losses: args.top_losses as usize,
         ..Default::default()
@@ -103,7 +110,16 @@ pub fn run(args: Args) -> Result<()> {
     out.flush()
 }
 
-fn in_json(evaluation: &Evaluation, classes: &[String], tta: u32) -> serde_json::Value {
+/// A number of passes or the name of views.
+fn tta(text: &str) -> std::result::Result<Tta, String> {
+    match text.parse() {
+        Ok(passes) if passes <= 1000 => Ok(Tta::Passes(passes)),
+        Ok(passes) => Err(format!("{passes} passes (expected at most 1000)")),
+        Err(_) => text.parse().map(Tta::Views).map_err(|_| "expected 0 to 1000 passes, flip or flip_translate".into()),
+    }
+}
+
+fn in_json(evaluation: &Evaluation, classes: &[String], tta: Tta) -> serde_json::Value {
     let per_class: Vec<_> = classes
         .iter()
         .enumerate()
@@ -144,9 +160,13 @@ fn share(correct: u64, images: u64) -> Option<f64> {
     (images > 0).then(|| correct as f64 / images as f64)
 }
 
-fn in_text(evaluation: &Evaluation, classes: &[String], tta: u32) -> String {
+fn in_text(evaluation: &Evaluation, classes: &[String], tta: Tta) -> String {
     let Evaluation { images, accuracy, top5, loss, .. } = evaluation;
-    let passes = if tta == 0 { String::new() } else { format!(" (mean of 1 plain and {tta} augmented passes)") };
+    let passes = match tta {
+        Tta::Passes(0) | Tta::Views(Views::One) => String::new(),
+        Tta::Passes(passes) => format!(" (mean of 1 plain and {passes} augmented passes)"),
+        Tta::Views(views) => format!(" (mean scores of {} views)", views.count()),
+    };
     let mut text =
         format!("images    {images}\naccuracy  {accuracy:.4}{passes}\ntop5      {top5:.4}\nloss      {loss:.4}\n");
     let width = classes.iter().map(|name| name.chars().count()).max().unwrap_or(0).clamp(5, 40);

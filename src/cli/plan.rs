@@ -36,7 +36,7 @@ enum PlanMode {
 pub fn run(args: Args) -> Result<()> {
     let recipe = Recipe::load(&args.recipe)?;
     let mut graph = recipe.model.build(10, args.size.unwrap_or(recipe.data.size as usize))?;
-    graph.freeze(|name| recipe.optimizer.freezes(name));
+    graph.freeze(|name| recipe.optimizer.freezes(name, 0));
     let batch = args.batch.unwrap_or(recipe.data.batch as usize);
     let mode = match args.mode {
         PlanMode::Train => Mode::Train,

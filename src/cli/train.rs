@@ -238,7 +238,7 @@ fn summarise(job: &Job, report: &Report) -> Result<()> {
         out::line(format!("           {} at best, in epoch {}", percent(report.best_accuracy), report.best_epoch))?;
     }
     if let Some(tta) = report.tta_accuracy {
-        out::line(format!("           {} with {} augmented passes", percent(tta), job.recipe.train.tta))?;
+        out::line(format!("           {} with {}", percent(tta), job.recipe.train.tta))?;
     }
     out::line(format!("time:      {:.1} s", report.seconds))?;
     out::line(format!("model:     {}", folder.last().display()))?;

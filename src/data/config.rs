@@ -143,6 +143,10 @@ impl LoaderConfig {
         if self.augment.pad > self.size.0.min(self.size.1) {
             return usage("augmentation", format!("pad {}", self.augment.pad), "at most the image's shorter side");
         }
+        if self.augment.translate > 0 && self.augment.translate >= self.size.0.min(self.size.1) {
+            let found = format!("translate {}", self.augment.translate);
+            return usage("augmentation", found, "less than the image's shorter side");
+        }
         Ok(())
     }
 

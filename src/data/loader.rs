@@ -10,7 +10,6 @@ use super::batch::{Batch, BatchShape, Buffers, Pool};
 use super::dataset::Dataset;
 use super::order::Sampler;
 use super::prepare::{Desk, Source};
-use crate::rng::Key;
 use crate::{Error, ErrorKind, Result};
 
 /// Hands out the batches of any epoch of a dataset.
@@ -93,7 +92,7 @@ impl Loader {
     /// # Errors
     /// [`ErrorKind::Usage`] for no samples, more than a batch holds, or one that the split does not have.
     pub fn prepare(&self, epoch: u64, number: usize, samples: &[u32]) -> Result<Batch> {
-        let Source { dataset, config, pool, key, .. } = &*self.source;
+        let Source { dataset, config, pool, .. } = &*self.source;
         if !(1..=pool.shape.batch).contains(&samples.len()) {
             let e = Error::new(ErrorKind::Usage, "samples", format!("{} of them", samples.len()));
             return Err(e.expected(format!("1 to {}", pool.shape.batch)));
@@ -105,7 +104,7 @@ impl Loader {
                 return Err(e.expected(format!("one of the split {}", config.split)));
             }
         }
-        let buffers = self.source.fill(key.with(epoch), number, samples, &mut self.source.desk()?)?;
+        let buffers = self.source.fill(epoch, number, samples, &mut self.source.desk()?)?;
         Ok(Batch::new(buffers, Arc::clone(pool)))
     }
 
@@ -120,13 +119,12 @@ impl Loader {
             return Err(Error::new(ErrorKind::Usage, "first batch", first_batch).expected(format!("at most {steps}")));
         }
         let source = Arc::clone(&self.source);
-        let key = source.key.with(epoch);
         let ready = (0..source.config.prefetch).map(|_| None).collect();
         let queue = Queue { next: first_batch, taken: first_batch, ready, stop: false };
-        let order = source.sampler.epoch(key);
+        let order = source.sampler.epoch(source.key.with(epoch));
         let shared = Arc::new(Shared {
             source,
-            key,
+            epoch,
             order,
             steps,
             queue: Mutex::new(queue),
@@ -149,8 +147,7 @@ impl fmt::Debug for Loader {
 /// What an epoch's consumer and workers share.
 struct Shared {
     source: Arc<Source>,
-    /// Of (seed, run, epoch).
-    key: Key,
+    epoch: u64,
     order: Vec<u32>,
     steps: usize,
     queue: Mutex<Queue>,
@@ -220,7 +217,7 @@ impl Shared {
         let size = self.source.pool.shape.batch;
         let start = batch * size;
         let samples = &self.order[start..self.order.len().min(start + size)];
-        self.source.fill(self.key, batch, samples, desk)
+        self.source.fill(self.epoch, batch, samples, desk)
     }
 }
 

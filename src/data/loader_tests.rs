@@ -288,7 +288,7 @@ fn images_of_varying_sizes_are_framed_as_a_model_would() {
 #[test]
 fn random_crops_depend_on_the_sample_and_the_epoch_alone() {
     let (_folder, dataset) = varied();
-    let augment = Augment { crop: Some(RandomCrop::default()), flip: true, ..Augment::NONE };
+    let augment = Augment { crop: Some(RandomCrop::default()), flip: Flip::Random, ..Augment::NONE };
     let config = |threads, batch| LoaderConfig {
         size: (14, 18),
         augment,
@@ -336,7 +336,7 @@ fn a_framed_image_can_be_padded_and_cut() {
 fn all_changes() -> Augment {
     Augment {
         pad: 2,
-        flip: true,
+        flip: Flip::Random,
         mixup: 0.4,
         cutmix: 1.0,
         affine: Some(Affine { p: 0.7, degrees: 20.0, translate: 0.1, scale: [0.8, 1.2], ..Affine::default() }),
@@ -396,4 +396,23 @@ fn colours_and_maps_come_before_normalisation() {
         let expected = (plain - normalise.mean[i % 3]) / normalise.std[i % 3];
         assert!((normalised - expected).abs() < 1e-5, "{i}");
     }
+}
+
+#[test]
+fn alternating_flips_show_both_sides_of_every_image_in_two_epochs() {
+    let (_folder, dataset) = dataset(100);
+    let samples = dataset.split(Split::Train).to_vec();
+    let config = |augment| LoaderConfig { augment, ..LoaderConfig::train(&dataset, samples.len()) };
+    let loader = |augment| Loader::new(Arc::clone(&dataset), config(augment)).unwrap();
+    let flipping = loader(Augment { flip: Flip::Alternating, ..Augment::NONE });
+    let images = |epoch| flipping.prepare(epoch, 0, &samples).unwrap().images().to_owned();
+    let (first, mut second) = (images(0), images(1));
+    assert_eq!(first, images(2));
+    assert_eq!(second, images(3));
+    second.invert_axis(ndarray::Axis(2));
+    assert_eq!(first, second);
+    // In the first epoch about half of them are mirrored.
+    let plain = loader(Augment::NONE).prepare(0, 0, &samples).unwrap().images().to_owned();
+    let same = first.outer_iter().zip(plain.outer_iter()).filter(|(a, b)| a == b).count();
+    assert!((30..70).contains(&same), "{same}");
 }

@@ -23,7 +23,7 @@ pub mod synth;
 mod writer;
 
 pub use archives::{ARCHIVES, archive_of};
-pub use augment::{Affine, Augment, Erase, Jitter, Normalise, Outside, RandomCrop};
+pub use augment::{Affine, Augment, Erase, Flip, Jitter, Normalise, Outside, RandomCrop};
 pub use batch::Batch;
 pub use config::LoaderConfig;
 pub use dataset::{Dataset, Sample};

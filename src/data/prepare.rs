@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::LoaderConfig;
-use super::augment::{Mixer, Normalise, PixelTable, Rows, place};
+use super::augment::{Mixer, Normalise, PixelTable, Placement, Rows, place};
 use super::batch::{Buffers, Pool};
 use super::dataset::{Dataset, Sample};
 use super::order::Sampler;
@@ -39,7 +39,7 @@ pub(super) struct Desk {
 impl Desk {
     /// Whether an image is resampled first and placed afterwards.
     fn places_later(config: &LoaderConfig) -> bool {
-        config.resamples() && config.augment.pad > 0
+        config.resamples() && config.augment.moves()
     }
 
     fn image_len(config: &LoaderConfig) -> usize {
@@ -98,8 +98,9 @@ impl Source {
     }
 
     /// Prepares the batch of these samples, which has this number in the epoch.
-    pub fn fill(&self, epoch: Key, number: usize, samples: &[u32], desk: &mut Desk) -> Result<Buffers> {
+    pub fn fill(&self, epoch: u64, number: usize, samples: &[u32], desk: &mut Desk) -> Result<Buffers> {
         let mut buffers = self.pool.take()?;
+        let key = self.key.with(epoch);
         let shape = &self.pool.shape;
         buffers.labels.clear();
         buffers.samples.clear();
@@ -110,12 +111,14 @@ impl Source {
         let targets = buffers.targets.chunks_exact_mut(shape.outputs);
         for ((&i, image), target) in samples.iter().zip(images).zip(targets) {
             let sample = self.dataset.sample(i as usize)?;
-            self.image(&sample, epoch.with(u64::from(i)), desk, image);
+            let i = u64::from(i);
+            let placement = self.config.augment.draw(key.with(i), self.key.with_name("sample").with(i), epoch);
+            self.image(&sample, key.with(i), placement, desk, image);
             target.fill(off);
             target[sample.label as usize] = 1.0 - smoothing + off;
             buffers.labels.push(sample.label);
         }
-        self.change_batch(epoch.with_name("batch").with(number as u64), &mut buffers, desk);
+        self.change_batch(key.with_name("batch").with(number as u64), &mut buffers, desk);
         Ok(buffers)
     }
 
@@ -129,8 +132,8 @@ impl Source {
     }
 
     /// Writes the image that `key` makes of a sample.
-    fn image(&self, sample: &Sample<'_>, key: Key, desk: &mut Desk, out: &mut [f32]) {
-        self.framed(sample, key, desk, out);
+    fn image(&self, sample: &Sample<'_>, key: Key, placement: Placement, desk: &mut Desk, out: &mut [f32]) {
+        self.framed(sample, key, placement, desk, out);
         let LoaderConfig { augment, size, .. } = &self.config;
         if let Some(affine) = &augment.affine
             && let Some(map) = affine.draw(key, *size)
@@ -150,9 +153,8 @@ impl Source {
     }
 
     /// Writes a sample at the batch's size, cut, moved and mirrored.
-    fn framed(&self, sample: &Sample<'_>, key: Key, desk: &mut Desk, out: &mut [f32]) {
+    fn framed(&self, sample: &Sample<'_>, key: Key, placement: Placement, desk: &mut Desk, out: &mut [f32]) {
         let LoaderConfig { augment, size, framing, .. } = &self.config;
-        let placement = augment.draw(key);
         if !self.config.resamples() {
             self.table.convert(sample, placement, &mut desk.columns, out);
             return;

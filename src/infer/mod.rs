@@ -18,6 +18,7 @@ mod picture;
 mod prediction;
 mod resize;
 mod session;
+mod views;
 
 #[cfg(feature = "train")]
 pub use evaluate::{EvalConfig, Evaluation, TopLoss, evaluate};
@@ -28,6 +29,7 @@ pub(crate) use picture::{open_image, pixels};
 pub use prediction::{ClassProbability, Prediction};
 pub use resize::{framed, resized};
 pub use session::Session;
+pub use views::Views;
 
 use crate::{Error, ErrorKind, Result};
 

@@ -4,8 +4,8 @@ use std::fmt;
 
 use ndarray::{ArrayView2, ArrayView4, ArrayViewMut2};
 
-use super::Model;
 use super::model::Inner;
+use super::{Model, Views};
 use crate::backend::{Cpu, parallel};
 use crate::plan::{Arena, Input, Mode, Plan};
 use crate::rng::Key;
@@ -45,10 +45,27 @@ impl Session {
         self.runner.plan.max_batch()
     }
 
+    /// The same, looking at several views of each image and averaging the scores, at the price of a run for each.
+    ///
+    /// # Errors
+    /// Kind [`ErrorKind::Unsupported`] where memory is too small.
+    pub fn with_views(mut self, views: Views) -> Result<Self> {
+        self.runner.several = match views {
+            Views::One => None,
+            _ => Some(Several {
+                views,
+                view: Arena::new(self.runner.input.len())?,
+                scores: Arena::new(self.runner.plan.classes() * self.runner.plan.max_batch())?,
+            }),
+        };
+        Ok(self)
+    }
+
     /// Bytes of memory that it holds, the shared weights apart.
     pub fn bytes(&self) -> usize {
-        let Runner { arena, states, input, .. } = &self.runner;
-        (arena.len() + states.len() + input.len()) * size_of::<f32>()
+        let Runner { arena, states, input, several, .. } = &self.runner;
+        let several = several.as_ref().map_or(0, |several| several.view.len() + several.scores.len());
+        (arena.len() + states.len() + input.len() + several) * size_of::<f32>()
     }
 
     /// Writes the class probabilities `[n, classes]` of `n` RGB images `[n, height, width, 3]` of the model's size.
@@ -89,7 +106,7 @@ impl Session {
             input.iter_mut().zip(images).for_each(|(to, &from)| *to = from);
             self.runner.run(inner, n);
         }
-        Ok(self.runner.plan.logits(n, &self.runner.arena))
+        Ok(self.runner.scores(n))
     }
 
     fn check_out(&self, n: usize, out: &ArrayViewMut2<'_, f32>) -> Result<()> {
@@ -119,6 +136,16 @@ pub(super) struct Runner {
     states: Arena<f32>,
     /// Normalised images.
     input: Arena<f32>,
+    several: Option<Several>,
+}
+
+/// What several views of an image take.
+struct Several {
+    views: Views,
+    /// One of them.
+    view: Arena<f32>,
+    /// The mean so far.
+    scores: Arena<f32>,
 }
 
 impl Runner {
@@ -132,6 +159,7 @@ impl Runner {
             states,
             // A batch has at most 2^20 images of fewer than 2^31 numbers.
             input: Arena::new(image * max_batch)?,
+            several: None,
             plan,
         })
     }
@@ -167,21 +195,34 @@ impl Runner {
     /// Runs the model on the first `n` images of the input buffer.
     pub fn run(&mut self, inner: &Inner, n: usize) {
         let shape = inner.graph.shape(inner.graph.images());
-        let Runner { plan, arena, states, input } = self;
+        let Runner { plan, arena, states, input, several } = self;
         let images = ArrayView4::from_shape((n, shape.h, shape.w, shape.c), &input.all()[..n * shape.len()]);
         let images = images.expect("the slice is as long as its shape says");
-        plan.infer::<Cpu>(Input { images, targets: None, key: Key::new(0) }, &inner.params, states, arena);
+        infer(plan, inner, states, arena, several.as_mut(), images);
     }
 
+    /// Runs the model on contiguous images that lie elsewhere.
     fn run_on(&mut self, inner: &Inner, images: ArrayView4<'_, f32>) {
-        let Runner { plan, arena, states, .. } = self;
-        plan.infer::<Cpu>(Input { images, targets: None, key: Key::new(0) }, &inner.params, states, arena);
+        let Runner { plan, arena, states, several, .. } = self;
+        infer(plan, inner, states, arena, several.as_mut(), images);
+    }
+
+    /// The scores `[n, outputs]` of the last run.
+    fn scores(&self, n: usize) -> ArrayView2<'_, f32> {
+        match &self.several {
+            None => self.plan.logits(n, &self.arena),
+            Some(several) => {
+                let outputs = self.plan.classes();
+                ArrayView2::from_shape((n, outputs), &several.scores.all()[..n * outputs])
+                    .expect("a slice of that length")
+            }
+        }
     }
 
     /// Hands the softmax of the last run's scores to `put(image, class, probability)`, class by class that has a name.
     pub fn probabilities(&self, inner: &Inner, n: usize, mut put: impl FnMut(usize, usize, f32)) -> Result<()> {
         let classes = inner.info.classes.len();
-        for (i, scores) in self.plan.logits(n, &self.arena).outer_iter().enumerate() {
+        for (i, scores) in self.scores(n).outer_iter().enumerate() {
             let (largest, log_sum) = log_sum_exp(scores.iter().copied());
             if !log_sum.is_finite() || !largest.is_finite() {
                 return Err(non_finite(i));
@@ -194,6 +235,35 @@ impl Runner {
                 .for_each(|(c, &s)| put(i, c, (f64::from(s) - normaliser).exp() as f32));
         }
         Ok(())
+    }
+}
+
+/// Runs the plan on images, or on each of several views of them, whose mean scores it then leaves in `several`.
+fn infer(
+    plan: &Plan,
+    inner: &Inner,
+    states: &mut Arena<f32>,
+    arena: &mut Arena<f32>,
+    several: Option<&mut Several>,
+    images: ArrayView4<'_, f32>,
+) {
+    fn input(images: ArrayView4<'_, f32>) -> Input<'_, f32> {
+        Input { images, targets: None, key: Key::new(0) }
+    }
+    let Some(Several { views, view, scores }) = several else {
+        plan.infer::<Cpu>(input(images), &inner.params, states, arena);
+        return;
+    };
+    let (n, shape) = (images.dim().0, inner.graph.shape(inner.graph.images()));
+    let pixels = images.to_slice().expect("checked to be contiguous");
+    let mean = &mut scores.all_mut()[..n * plan.classes()];
+    mean.fill(0.0);
+    for one in views.all() {
+        let to = &mut view.all_mut()[..pixels.len()];
+        one.write(pixels, shape, to);
+        let images = ArrayView4::from_shape(images.dim(), &*to).expect("as long as the images");
+        plan.infer::<Cpu>(input(images), &inner.params, states, arena);
+        mean.iter_mut().zip(plan.logits(n, arena)).for_each(|(mean, score)| *mean += one.weight * score);
     }
 }
 

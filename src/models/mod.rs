@@ -2,6 +2,7 @@
 //!
 //! Layers bear PyTorch's parameter names, so that files of weights go both ways.
 
+mod airbench;
 mod bag_of_tricks;
 mod cifar;
 mod mxresnet;
@@ -28,6 +29,7 @@ const MODELS: &[(&str, &str, &[&str], Builder)] = &[
     ("resnet", "three layers per stage, two of them residual", &["norm_eps"], cifar::resnet),
     ("resnet2", "a wider residual net with dropout", &["norm_eps", "dropout"], cifar::resnet2),
     ("quickstart", "the small net that the built-in dataset is for", &[], cifar::quickstart),
+    ("airbench94", "the net of the speed run to 94 % on CIFAR-10", &["widths"], airbench::airbench94),
     ("bag-of-tricks", "seven convolutions, each with ReLU, then batch-norm", &[], bag_of_tricks::bag_of_tricks),
     (
         "mxresnet",

@@ -34,6 +34,8 @@ pub struct ModelOptions {
     pub stem: Option<[usize; 3]>,
     /// Stride of an mxresnet's first convolution.
     pub stem_stride: usize,
+    /// Channels of airbench94's three blocks, instead of 64, 256, 256.
+    pub widths: Option<[usize; 3]>,
     /// Blocks of each stage of an XResNet, instead of what its name says.
     pub layers: Option<Vec<usize>>,
     /// A factor on the channels of an XResNet's stages.
@@ -112,6 +114,7 @@ impl Default for ModelOptions {
             pool: BlockPool::Avg,
             stem: None,
             stem_stride: 2,
+            widths: None,
             layers: None,
             widen: 1.0,
             swap: Swap::None,
@@ -148,6 +151,11 @@ impl ModelOptions {
         {
             return refuse(format!("stem {stem:?}"), "1 to 4096 channels each");
         }
+        if let Some(widths) = &self.widths
+            && widths.iter().any(|&channels| !(1..=4096).contains(&channels))
+        {
+            return refuse(format!("widths {widths:?}"), "1 to 4096 channels each");
+        }
         Ok(())
     }
 
@@ -162,6 +170,7 @@ impl ModelOptions {
             ("sym", self.sym != default.sym),
             ("pool", self.pool != default.pool),
             ("stem", self.stem != default.stem),
+            ("widths", self.widths != default.widths),
             ("layers", self.layers != default.layers),
             ("widen", self.widen != default.widen),
             ("swap", self.swap != default.swap),

@@ -5,8 +5,9 @@ use super::{Optimizer, ParamTable, Rates};
 use crate::backend::Real;
 use crate::{Error, ErrorKind, Result};
 
-/// The name of the slow weights among the moments.
+/// The names of the slow weights and of the slow running statistics among the moments.
 const SLOW: &str = "slow";
+const SLOW_STATES: &str = "slow_states";
 
 /// Lookahead (Zhang et al. 2019) around another optimizer, whose weights are the fast ones. The slow weights start as a
 /// copy of the values before the first step; after every `k`-th step
@@ -15,6 +16,9 @@ const SLOW: &str = "slow";
 /// slow ← slow + α·(fast − slow)
 /// fast ← slow
 /// ```
+///
+/// α may move ([`Rates::lookahead_alpha`]): airbench94 has α = 1 − .95⁵·(share of training done)³. [`Optimizer::finish`]
+/// leaves the slow weights as the result.
 ///
 /// Values that the training loop sees and evaluates are the fast ones, as in fastai. With [`AdamConfig::ranger`] inside
 /// it is Ranger.
@@ -37,8 +41,12 @@ const SLOW: &str = "slow";
 pub struct Lookahead<E> {
     fast: Box<dyn Optimizer<E>>,
     slow: Vec<E>,
+    /// Where running statistics are averaged too.
+    slow_states: Option<Vec<E>>,
     k: u32,
-    alpha: E,
+    alpha: f64,
+    /// α of the step just made, where it was one that looks ahead.
+    pulled: Option<E>,
 }
 
 impl<E: Real> Lookahead<E> {
@@ -54,7 +62,41 @@ impl<E: Real> Lookahead<E> {
             return Err(Error::new(ErrorKind::Usage, "lookahead alpha", alpha).expected("above 0, at most 1"));
         }
         let slow = vec![E::zero(); fast.table().len()];
-        Ok(Lookahead { fast, slow, k, alpha: E::of(alpha) })
+        Ok(Lookahead { fast, slow, slow_states: None, k, alpha, pulled: None })
+    }
+
+    /// Averages `len` running statistics as well ([`Optimizer::average_states`]): slow ones start as a copy of what they
+    /// are after the first step, and follow in the same steps by the same α.
+    ///
+    /// ```
+    /// use handgrad::optim::{Decay, Lookahead, Optimizer, ParamEntry, ParamTable, Rates, Sgd, SgdConfig};
+    /// let table = ParamTable::new([ParamEntry::vector("w", 0, 1)], 1, &[])?;
+    /// let sgd = Sgd::<f64>::new(SgdConfig { momentum: 0.0, nesterov: false, decay: Decay::Coupled(0.0) }, table)?;
+    /// let mut ahead = Lookahead::new(Box::new(sgd), 2, 0.5)?.with_states(1);
+    /// let (mut w, mut mean) = ([1.0], [0.0]);
+    /// for seen in [4.0, 8.0] {
+    ///     ahead.step(&mut w, &[1.0], Rates::of(0.25))?;
+    ///     mean = [seen];
+    ///     ahead.average_states(&mut mean)?;
+    /// }
+    /// assert_eq!((w, mean), ([0.75], [6.0])); // half the way from 1 to 0.5, and from 4 to 8
+    /// # Ok::<(), handgrad::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_states(mut self, len: usize) -> Self {
+        self.slow_states = Some(vec![E::zero(); len]);
+        self
+    }
+
+    /// The slow statistics, where there are as many as `states`.
+    fn states_for(&mut self, states: &[E]) -> Result<Option<&mut Vec<E>>> {
+        match &mut self.slow_states {
+            Some(slow) if slow.len() != states.len() => {
+                let found = format!("{} elements", states.len());
+                Err(Error::new(ErrorKind::Shape, "states", found).expected(format!("{} elements", slow.len())))
+            }
+            slow => Ok(slow.as_mut()),
+        }
     }
 }
 
@@ -64,9 +106,15 @@ impl<E: Real> Optimizer<E> for Lookahead<E> {
         if self.fast.steps() == 0 {
             self.slow.copy_from_slice(values);
         }
-        self.fast.step(values, grads, rates)?;
+        let alpha = rates.lookahead_alpha.unwrap_or(self.alpha);
+        if !(0.0..=1.0).contains(&alpha) {
+            return Err(Error::new(ErrorKind::Usage, "lookahead alpha", alpha).expected("0 to 1"));
+        }
+        self.fast.step(values, grads, Rates { lookahead_alpha: None, ..rates })?;
+        self.pulled = None;
         if self.fast.steps().is_multiple_of(self.k.into()) {
-            let alpha = self.alpha;
+            let alpha = E::of(alpha);
+            self.pulled = Some(alpha);
             self.fast.table().each((values, &mut self.slow[..]), |(values, slow), _| {
                 for (fast, slow) in values.iter_mut().zip(slow) {
                     *slow += alpha * (*fast - *slow);
@@ -77,6 +125,32 @@ impl<E: Real> Optimizer<E> for Lookahead<E> {
         Ok(())
     }
 
+    fn average_states(&mut self, states: &mut [E]) -> Result<()> {
+        let (first, pulled) = (self.fast.steps() == 1, self.pulled);
+        let Some(slow) = self.states_for(states)? else { return Ok(()) };
+        if first {
+            slow.copy_from_slice(states);
+        } else if let Some(alpha) = pulled {
+            for (fast, slow) in states.iter_mut().zip(slow) {
+                *slow += alpha * (*fast - *slow);
+                *fast = *slow;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, values: &mut [E], states: &mut [E]) -> Result<()> {
+        self.fast.table().check_len("parameters", values.len())?;
+        if self.fast.steps() == 0 {
+            return Ok(());
+        }
+        if let Some(slow) = self.states_for(states)? {
+            states.copy_from_slice(slow);
+        }
+        self.fast.table().each((values, &self.slow[..]), |(values, slow), _| values.copy_from_slice(slow));
+        Ok(())
+    }
+
     fn steps(&self) -> u64 {
         self.fast.steps()
     }
@@ -84,14 +158,22 @@ impl<E: Real> Optimizer<E> for Lookahead<E> {
     fn moments(&self) -> Vec<(&'static str, &[E])> {
         let mut moments = self.fast.moments();
         moments.push((SLOW, &self.slow));
+        moments.extend(self.slow_states.iter().map(|slow| (SLOW_STATES, &slow[..])));
         moments
     }
 
     fn restore(&mut self, steps: u64, moments: &[(&str, &[E])]) -> Result<()> {
         check_moments(&self.moments(), moments)?;
-        let (slow, fast): (Vec<_>, Vec<_>) = moments.iter().copied().partition(|(name, _)| *name == SLOW);
+        let own = |name: &str| [SLOW, SLOW_STATES].contains(&name);
+        let (slow, fast): (Vec<_>, Vec<_>) = moments.iter().copied().partition(|(name, _)| own(name));
         self.fast.restore(steps, &fast)?;
-        slow.iter().for_each(|(_, saved)| self.slow.copy_from_slice(saved));
+        for (name, saved) in slow {
+            match &mut self.slow_states {
+                Some(states) if name == SLOW_STATES => states.copy_from_slice(saved),
+                _ => self.slow.copy_from_slice(saved),
+            }
+        }
+        self.pulled = None;
         Ok(())
     }
 

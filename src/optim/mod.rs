@@ -49,12 +49,14 @@ pub struct Rates {
     pub lr: f64,
     /// μ, or Adam's β₁, where the schedule moves it; `None` keeps the optimizer's own.
     pub momentum: Option<f64>,
+    /// α of [`Lookahead`], where it moves; `None` keeps its own, and other optimizers have none.
+    pub lookahead_alpha: Option<f64>,
 }
 
 impl Rates {
     /// A learning rate alone.
     pub const fn of(lr: f64) -> Self {
-        Rates { lr, momentum: None }
+        Rates { lr, momentum: None, lookahead_alpha: None }
     }
 
     fn check(self) -> Result<()> {
@@ -71,6 +73,24 @@ pub trait Optimizer<E: Real>: Send {
     /// `Shape` if a buffer is not as long as the table says, `Usage` for a rate that is negative or not finite, a
     /// momentum outside `[0, 1)`, or one for an optimizer that keeps none; nothing is changed then.
     fn step(&mut self, values: &mut [E], grads: &[E], rates: Rates) -> Result<()>;
+
+    /// Averages running statistics as the step before averaged weights, in an optimizer that does so
+    /// ([`Lookahead::with_states`]); to be called after each step.
+    ///
+    /// # Errors
+    /// `Shape` if there are not as many as the optimizer was made for.
+    fn average_states(&mut self, _states: &mut [E]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes the weights, and running statistics that are averaged, what they are to be after the last step:
+    /// the slow ones of [`Lookahead`], those that are there otherwise.
+    ///
+    /// # Errors
+    /// `Shape` as [`Optimizer::step`] and [`Optimizer::average_states`].
+    fn finish(&mut self, _values: &mut [E], _states: &mut [E]) -> Result<()> {
+        Ok(())
+    }
 
     /// How many steps were made.
     fn steps(&self) -> u64;

@@ -124,8 +124,9 @@ fn every_adam_follows_the_textbook() {
                     let start = normals(1, n);
                     let grads = normals(2, n * steps);
                     let momentum = |i: usize| (i > 10).then_some(0.8);
-                    let rates: Vec<Rates> =
-                        (0..steps).map(|i| Rates { lr: 0.1 / (1.0 + i as f64), momentum: momentum(i) }).collect();
+                    let rates: Vec<Rates> = (0..steps)
+                        .map(|i| Rates { momentum: momentum(i), ..Rates::of(0.1 / (1.0 + i as f64)) })
+                        .collect();
                     let mut adam = Adam::<f64>::new(c, one_parameter(n)).unwrap();
                     let mut values = start.clone();
                     for (g, &rates) in grads.chunks(n).zip(&rates) {
@@ -218,8 +219,8 @@ fn a_foreign_state_and_wrong_arguments_change_nothing() {
         for rates in [
             Rates::of(f64::NAN),
             Rates::of(-1.0),
-            Rates { lr: 0.1, momentum: Some(1.0) },
-            Rates { lr: 0.1, momentum: Some(f64::NAN) },
+            Rates { momentum: Some(1.0), ..Rates::of(0.1) },
+            Rates { momentum: Some(f64::NAN), ..Rates::of(0.1) },
         ] {
             assert_eq!(kind(&mut values, &[1.0; 2], rates), ErrorKind::Usage, "{name}");
         }

@@ -3,7 +3,7 @@
 use std::ops::Bound::{Excluded, Included};
 
 use super::reader::Section;
-use crate::data::{Affine, Augment, Erase, Jitter, Outside, RandomCrop};
+use crate::data::{Affine, Augment, Erase, Flip, Jitter, Outside, RandomCrop};
 use crate::{Error, Result};
 
 /// Random changes to training images: `"none"`, `"cifar"`, or a section of its own.
@@ -14,7 +14,8 @@ pub(super) fn read_augment(data: &mut Section<'_>) -> Result<Augment> {
     let mut s = data.section("augment")?;
     let augment = Augment {
         pad: s.count("pad", 0, 0..=4096)? as usize,
-        flip: s.flag("flip", false)?,
+        translate: s.count("translate", 0, 0..=4096)? as usize,
+        flip: read_flip(&mut s)?,
         mixup: s.number("mixup", 0.0, 0.0..=100.0)?,
         cutmix: s.number("cutmix", 0.0, 0.0..=100.0)?,
         crop: part(&mut s, "crop", read_crop)?,
@@ -25,6 +26,14 @@ pub(super) fn read_augment(data: &mut Section<'_>) -> Result<Augment> {
     augment.check().map_err(|e| refused(data, "augment", &e))?;
     s.finish()?;
     Ok(augment)
+}
+
+/// Whether images are mirrored: a truth, or a name.
+fn read_flip(augment: &mut Section<'_>) -> Result<Flip> {
+    if !augment.is_text("flip") {
+        return augment.flag("flip", false).map(Flip::from);
+    }
+    augment.choice("flip", Flip::Never, &[("alternating", Flip::Alternating)])
 }
 
 /// What `read` makes of a section, where there is one.

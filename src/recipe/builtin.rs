@@ -26,6 +26,7 @@ pub(super) static ALL: &[(&str, &str)] = recipes![
     "cifar10-resnet2-fixed",
     "cifar10-resnet2-7ep",
     "cifar10-resnet2-32ep",
+    "cifar10-fast",
     "woof-xse_resnext18",
     "woof-xse_resnext18-twist-published",
     "woof-xse_resnext18-twist-3x3",

@@ -71,6 +71,10 @@ impl DataRecipe {
             let pad = data.augment.pad;
             return Err(s.error("augment", format!("pad {pad}")).expected(format!("at most the size, {size}")));
         }
+        if data.augment.translate >= size as usize {
+            let found = format!("translate {}", data.augment.translate);
+            return Err(s.error("augment", found).expected(format!("less than the size, {size}")));
+        }
         s.finish()?;
         Ok(data)
     }

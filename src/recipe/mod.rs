@@ -34,7 +34,7 @@ pub use model::ModelRecipe;
 pub use optimizer::{AdamKeys, DecayKind, GroupRecipe, LookaheadKeys, Method, MuonKeys, OptimizerRecipe, RAdamKeys};
 pub use phase::{Length, Phase};
 pub use suggest::nearest;
-pub use train::{Precision, TrainRecipe};
+pub use train::{Precision, TrainRecipe, Tta};
 
 use crate::optim::Rates;
 use crate::schedule::Position;

@@ -70,6 +70,9 @@ pub struct ModelRecipe {
     /// Channels of the three first convolutions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stem: Option<[usize; 3]>,
+    /// Channels of the three blocks of airbench94.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub widths: Option<[usize; 3]>,
     /// Blocks of each stage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<usize>>,
@@ -111,7 +114,9 @@ impl ModelRecipe {
             return Ok(ModelRecipe { name: root.required_text("model")?, ..Default::default() });
         }
         let mut s = root.section("model")?;
-        let stem = s.counts("stem", 3..=3, 1..=4096)?;
+        let triple = |counts: Option<Vec<usize>>| counts.map(|of| [of[0], of[1], of[2]]);
+        let stem = triple(s.counts("stem", 3..=3, 1..=4096)?);
+        let widths = triple(s.counts("widths", 3..=3, 1..=4096)?);
         let model = ModelRecipe {
             name: s.required_text("name")?,
             published: s.flag("published", false)?,
@@ -121,7 +126,8 @@ impl ModelRecipe {
             sa: s.optional_flag("sa")?,
             sym: s.optional_flag("sym")?,
             pool: s.optional_choice("pool", &POOLS)?,
-            stem: stem.map(|stem| [stem[0], stem[1], stem[2]]),
+            stem,
+            widths,
             layers: s.counts("layers", 1..=16, 1..=256)?,
             widen: s.optional_number("widen", 0.0625..=16.0)?,
             swap: s.optional_choice("swap", &SWAPS)?,
@@ -160,6 +166,7 @@ impl ModelRecipe {
             sym: self.sym.unwrap_or(default.sym),
             pool: self.pool.unwrap_or(default.pool),
             stem: self.stem.or(default.stem),
+            widths: self.widths.or(default.widths),
             layers: self.layers.clone().or(default.layers),
             widen: self.widen.unwrap_or(default.widen),
             swap: self.swap.unwrap_or(default.swap),

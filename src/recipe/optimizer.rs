@@ -4,6 +4,7 @@ use std::ops::Bound::{Excluded, Included};
 
 use serde::Serialize;
 
+use super::phase::MAX_EPOCHS;
 use super::reader::{ABOVE_ZERO, Section};
 use crate::Result;
 use crate::backend::Real;
@@ -126,6 +127,30 @@ pub struct LookaheadKeys {
     /// The share of the way that the slow weights then go towards the fast ones.
     #[serde(rename = "lookahead_alpha")]
     pub alpha: f64,
+    /// What that share becomes over the phase: α + (end − α)·s^power at the share s of its steps.
+    #[serde(rename = "lookahead_alpha_end", skip_serializing_if = "Option::is_none")]
+    pub alpha_end: Option<f64>,
+    /// The power.
+    #[serde(rename = "lookahead_power", skip_serializing_if = "Option::is_none")]
+    pub power: Option<f64>,
+    /// Running statistics are averaged too.
+    #[serde(rename = "lookahead_states", skip_serializing_if = "std::ops::Not::not")]
+    pub states: bool,
+    /// A phase ends with the slow weights.
+    #[serde(rename = "lookahead_finish", skip_serializing_if = "std::ops::Not::not")]
+    pub finish: bool,
+}
+
+impl LookaheadKeys {
+    /// Constant α.
+    pub const fn of(k: u32, alpha: f64) -> Self {
+        LookaheadKeys { k, alpha, alpha_end: None, power: None, states: false, finish: false }
+    }
+
+    /// α where a share of the phase's steps is done, if it moves.
+    pub fn alpha_at(&self, share: f64) -> Option<f64> {
+        self.alpha_end.map(|end| self.alpha + (end - self.alpha) * share.powf(self.power.unwrap_or(1.0)))
+    }
 }
 
 /// The names of [`Method`], before their keys are read.
@@ -172,6 +197,9 @@ pub struct GroupRecipe {
     /// Weight decay instead of the optimizer's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
+    /// Train them in the first so many epochs of the run; they stay as they are from then on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u32>,
 }
 
 impl OptimizerRecipe {
@@ -209,11 +237,12 @@ impl OptimizerRecipe {
         Ok(optimizer)
     }
 
-    /// The optimizer for the parameters of `table`, at step 0.
+    /// The optimizer for the parameters of `table`, and for a model's `states` running statistics where it averages those,
+    /// at step 0.
     ///
     /// # Errors
     /// `Usage` for settings that were changed from outside to what no recipe can say.
-    pub fn build<E: Real>(&self, table: ParamTable) -> Result<Box<dyn Optimizer<E>>> {
+    pub fn build<E: Real>(&self, table: ParamTable, states: usize) -> Result<Box<dyn Optimizer<E>>> {
         let table = table.decay_norm_and_bias(self.decay_norm_and_bias);
         let decay = match self.decay {
             DecayKind::Coupled => Decay::Coupled(self.weight_decay),
@@ -248,15 +277,23 @@ impl OptimizerRecipe {
             }
         };
         match self.lookahead {
-            Some(LookaheadKeys { k, alpha }) => Ok(Box::new(Lookahead::new(fast, k, alpha)?)),
+            Some(LookaheadKeys { k, alpha, states: averaged, .. }) => {
+                let ahead = Lookahead::new(fast, k, alpha)?;
+                Ok(Box::new(if averaged { ahead.with_states(states) } else { ahead }))
+            }
             None => Ok(fast),
         }
     }
 
-    /// The bytes that the optimizer for the parameters of `table` keeps.
-    pub fn bytes<E: Real>(&self, table: &ParamTable) -> usize {
+    /// The bytes that the optimizer for the parameters of `table` and `states` running statistics keeps.
+    pub fn bytes<E: Real>(&self, table: &ParamTable, states: usize) -> usize {
+        let states = if self.lookahead.is_some_and(|ahead| ahead.states) { states } else { 0 };
         let work = if let Method::Muon(_) = self.method { Muon::<E>::work_len(table) } else { 0 };
-        self.moments().saturating_mul(table.len()).saturating_add(work).saturating_mul(size_of::<E>())
+        self.moments()
+            .saturating_mul(table.len())
+            .saturating_add(work)
+            .saturating_add(states)
+            .saturating_mul(size_of::<E>())
     }
 
     /// How many buffers as long as all parameters the optimizer keeps.
@@ -284,15 +321,21 @@ impl OptimizerRecipe {
         !matches!(self.method, Method::Sgd { momentum: 0.0, .. } | Method::RmsProp { momentum: 0.0, .. })
     }
 
-    /// Whether the group of a parameter has a rate of 0.
-    pub fn freezes(&self, parameter: &str) -> bool {
-        self.rules().iter().find(|rule| rule.matches(parameter)).is_some_and(|rule| rule.lr_scale == 0.0)
+    /// Whether a parameter stays as it is in an epoch, counted from 0: its group has a rate of 0, or is done by then.
+    pub fn freezes(&self, parameter: &str, epoch: u64) -> bool {
+        let group = self.rules().iter().position(|rule| rule.matches(parameter)).map(|i| &self.groups[i]);
+        group.is_some_and(|g| g.lr_scale == 0.0 || g.epochs.is_some_and(|epochs| epoch >= epochs.into()))
+    }
+
+    /// The epochs, counted from 0, in which other parameters are frozen than in the one before; 0 among them.
+    pub fn freezing_epochs(&self) -> Vec<u64> {
+        std::iter::once(0).chain(self.groups.iter().filter_map(|g| g.epochs.map(u64::from))).collect()
     }
 
     /// The rules for [`ParamTable::of`].
     pub fn rules(&self) -> Vec<GroupRule> {
         let rule = |g: &GroupRecipe| {
-            let GroupRecipe { pattern, lr_scale, weight_decay } = g.clone();
+            let GroupRecipe { pattern, lr_scale, weight_decay, .. } = g.clone();
             GroupRule { pattern, lr_scale, weight_decay }
         };
         self.groups.iter().map(rule).collect()
@@ -370,9 +413,16 @@ impl MuonKeys {
 impl LookaheadKeys {
     fn read(s: &mut Section<'_>, default: Option<u64>) -> Result<Option<Self>> {
         let Some(k) = s.optional_count("lookahead", 1..=1_000_000)?.or(default) else { return Ok(None) };
-        let alpha = s.number("lookahead_alpha", 0.5, (Excluded(0.0), Included(1.0)))?;
+        let share = (Excluded(0.0), Included(1.0));
+        let alpha = s.number("lookahead_alpha", 0.5, share)?;
+        let alpha_end = s.optional_number("lookahead_alpha_end", share)?;
+        let power = match alpha_end {
+            Some(_) => Some(s.number("lookahead_power", 1.0, (Excluded(0.0), Included(100.0)))?),
+            None => None,
+        };
+        let (states, finish) = (s.flag("lookahead_states", false)?, s.flag("lookahead_finish", false)?);
         // The range is one of u32, so nothing is lost.
-        Ok(Some(LookaheadKeys { k: k as u32, alpha }))
+        Ok(Some(LookaheadKeys { k: k as u32, alpha, alpha_end, power, states, finish }))
     }
 }
 
@@ -382,6 +432,7 @@ impl GroupRecipe {
             pattern: s.required_text("pattern")?,
             lr_scale: s.number("lr_scale", 1.0, 0.0..)?,
             weight_decay: s.optional_number("weight_decay", 0.0..)?,
+            epochs: s.optional_count("epochs", 1..=MAX_EPOCHS.into())?.map(|n| n as u32),
         };
         s.finish()?;
         Ok(group)
@@ -428,14 +479,14 @@ mod tests {
         ] {
             let optimizer = read(&format!("name = \"{name}\""));
             assert_eq!((optimizer.method, optimizer.weight_decay, optimizer.moments()), (method, wd, moments));
-            let lookahead = (name == "ranger").then_some(LookaheadKeys { k: 6, alpha: 0.5 });
+            let lookahead = (name == "ranger").then_some(LookaheadKeys::of(6, 0.5));
             assert_eq!((optimizer.decay, optimizer.lookahead), (DecayKind::Decoupled, lookahead));
             let table = ParamTable::new([ParamEntry::vector("w", 0, 3)], 3, &[]).unwrap();
-            assert_eq!(optimizer.build::<f32>(table).unwrap().moments().len(), moments, "{name}");
+            assert_eq!(optimizer.build::<f32>(table, 0).unwrap().moments().len(), moments, "{name}");
         }
         let e3 = read("name = \"ranger\"\neps_before_debias = true\nbeta = 50\nlookahead = 5\nlookahead_alpha = 0.8");
         assert_eq!(e3.method, Method::Ranger(radam(ranger, true, 50.0)));
-        assert_eq!(e3.lookahead, Some(LookaheadKeys { k: 5, alpha: 0.8 }));
+        assert_eq!(e3.lookahead, Some(LookaheadKeys::of(5, 0.8)));
         assert_eq!(read("name = \"rmsprop\"\nmomentum = 0.5").moments(), 2);
         assert_eq!(read("momentum = 0\nlookahead = 3").moments(), 1);
     }

@@ -94,6 +94,11 @@ impl<'a> Section<'a> {
         self.table.and_then(|t| t.get(key)).is_some_and(|v| v.get_ref().is_table())
     }
 
+    /// Whether `key` holds a text.
+    pub fn is_text(&self, key: &str) -> bool {
+        self.table.and_then(|t| t.get(key)).is_some_and(|v| v.get_ref().is_str())
+    }
+
     /// A finite number within `range`.
     pub fn optional_number(&mut self, key: &'static str, range: impl RangeBounds<f64>) -> Result<Option<f64>> {
         let Some(value) = self.value(key) else { return Ok(None) };

@@ -1,9 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::data::{Affine, Augment, Erase, Jitter, Outside, RandomCrop};
+use crate::data::{Affine, Augment, Erase, Flip, Jitter, Outside, RandomCrop};
+use crate::infer::Views;
 use crate::resample::Framing;
 use crate::schedule::Schedule;
+use crate::train::whiten::Whiten;
 
 pub(super) const SMALL: &str = r#"
 title = "a test"
@@ -39,7 +41,7 @@ fn defaults_are_filled_in() {
     assert_eq!(r.data.normalise, Normalise::Named(NormaliseBy::Dataset));
     assert_eq!(r.data.augment, Augment::NONE);
     assert_eq!((r.optimizer.method, r.optimizer.accumulate, r.optimizer.clip_norm), (sgd(0.5), 1, None));
-    assert_eq!((r.train.seed, r.train.tta, r.train.precision), (0, 0, Precision::F32));
+    assert_eq!((r.train.seed, r.train.tta, r.train.precision), (0, Tta::Passes(0), Precision::F32));
     let phase = Phase { lr: 0.1, lsuv: false, length: Length::Epochs(2), schedule: Schedule::Constant };
     assert_eq!((r.phases, r.train.checkpoint_minutes), (vec![phase], 5.0));
 }
@@ -374,7 +376,7 @@ lsuv = true
             ..Default::default()
         }
     );
-    let augment = Augment { pad: 2, flip: true, ..Augment::NONE };
+    let augment = Augment { pad: 2, flip: Flip::Random, ..Augment::NONE };
     let framing = Framing::Squash { to: (72, 72) };
     let normalise = Normalise::Named(NormaliseBy::None);
     let dataset = "photos/my.hgd".to_string();
@@ -382,7 +384,7 @@ lsuv = true
     assert_eq!(r.optimizer.method, Method::Sgd { momentum: 0.8, nesterov: true });
     assert_eq!((r.optimizer.weight_decay, r.optimizer.decay), (1e-3, DecayKind::Decoupled));
     assert!(!r.optimizer.decay_norm_and_bias);
-    assert_eq!(r.optimizer.lookahead, Some(LookaheadKeys { k: 5, alpha: 0.25 }));
+    assert_eq!(r.optimizer.lookahead, Some(LookaheadKeys::of(5, 0.25)));
     let rules = r.optimizer.rules();
     assert_eq!((rules[0].pattern.as_str(), rules[0].lr_scale, rules[0].weight_decay), ("*.bias", 2.0, Some(0.0)));
     assert_eq!((rules[1].pattern.as_str(), rules[1].lr_scale, rules[1].weight_decay), ("head.*", 1.0, None));
@@ -392,10 +394,11 @@ lsuv = true
         seed,
         label_smoothing: 0.1,
         checkpoint_minutes: 0.0,
-        tta: 4,
+        tta: Tta::Passes(4),
         ema: Some(0.875),
         precision,
         tensorboard: true,
+        whiten: None,
     };
     assert_eq!(r.train, train);
     let step = Schedule::Step { every_epochs: 2, gamma: 0.5 };
@@ -438,7 +441,7 @@ fn ways_to_an_image_of_the_size_have_names_and_sections() {
     assert_eq!(data("normalise = \"imagenet\"").normalise, Normalise::Named(NormaliseBy::Imagenet));
     let crop = data("augment = { crop = { min_scale = 0.35 }, flip = true }").augment;
     let expected = RandomCrop { min_scale: 0.35, max_scale: 1.0, ratio: [0.75, 4.0 / 3.0] };
-    assert_eq!(crop, Augment { flip: true, crop: Some(expected), ..Augment::NONE });
+    assert_eq!(crop, Augment { flip: Flip::Random, crop: Some(expected), ..Augment::NONE });
     let text = "augment = { mixup = 0.4, cutmix = 1, erase = {}, jitter = { p = 0.8, hue = 0.1, contrast = 0.4 }, \
                 affine = { degrees = 10, scale = [0.9, 1.1], outside = \"fill\", fill = [0.5, 0.25, 1] } }";
     let recipe = Recipe::parse(&SMALL.replace("[data]", &format!("[data]\n{text}")), "x.toml").unwrap();
@@ -650,4 +653,57 @@ proptest! {
             prop_assert_eq!(recipe, small());
         }
     }
+}
+
+/// What the speed run has, beyond its own recipe: each key in each of its forms.
+#[test]
+fn the_speed_runs_keys_have_short_and_long_forms() {
+    let read = |from: &str, to: &str| {
+        let r = Recipe::parse(&SMALL.replace(from, &format!("{from}\n{to}")), "small.toml").unwrap();
+        assert_eq!(Recipe::parse(&r.to_toml().unwrap(), "small.toml").unwrap(), r, "{to}");
+        r
+    };
+    let error = |from: &str, to: &str| {
+        Recipe::parse(&SMALL.replace(from, &format!("{from}\n{to}")), "small.toml").unwrap_err().to_string()
+    };
+    let flip = |text: &str| read("[data]", &format!("augment = {{ flip = {text}, translate = 2 }}")).data.augment;
+    for (text, expected) in [("true", Flip::Random), ("false", Flip::Never), ("\"alternating\"", Flip::Alternating)] {
+        assert_eq!(flip(text), Augment { flip: expected, translate: 2, ..Augment::NONE });
+    }
+    assert!(error("[data]", "augment = { flip = \"alternate\" }").contains("alternating"));
+    assert!(error("[data]", "augment = { translate = 32 }").contains("less than the size"));
+    assert!(error("[data]", "augment = { translate = 1, pad = 1 }").contains("one of them"));
+
+    let train = |text: &str| read("momentum = 0.5", &format!("[train]\n{text}")).train;
+    assert_eq!(train("whiten = true").whiten, Some(Whiten { images: 5000, eps: 5e-4 }));
+    assert_eq!(train("whiten = false").whiten, None);
+    assert_eq!(train("whiten = { images = 7 }").whiten, Some(Whiten { images: 7, eps: 5e-4 }));
+    assert_eq!(train("tta = 3").tta, Tta::Passes(3));
+    assert_eq!(train("tta = \"flip\"").tta, Tta::Views(Views::Flip));
+    assert_eq!(train("tta = \"flip_translate\"").tta, Tta::Views(Views::FlipTranslate));
+
+    let keys = "lookahead = 5\nlookahead_alpha = 1\nlookahead_alpha_end = 0.25\nlookahead_power = 3\n\
+                lookahead_states = true\nlookahead_finish = true";
+    let ahead = read("momentum = 0.5", keys).optimizer.lookahead.unwrap();
+    let expected = LookaheadKeys {
+        alpha_end: Some(0.25),
+        power: Some(3.0),
+        states: true,
+        finish: true,
+        ..LookaheadKeys::of(5, 1.0)
+    };
+    assert_eq!(ahead, expected);
+    assert_eq!((ahead.alpha_at(0.0), ahead.alpha_at(1.0)), (Some(1.0), Some(0.25)));
+    assert_eq!(ahead.alpha_at(0.5), Some(1.0 - 0.75 / 8.0));
+    assert!(error("momentum = 0.5", "lookahead = 5\nlookahead_power = 3").contains("lookahead_power"));
+    assert!(error("momentum = 0.5", "lookahead_finish = true").contains("lookahead_finish"));
+
+    let group =
+        "[[optimizer.group]]\npattern = \"a.bias\"\nepochs = 3\n[[optimizer.group]]\npattern = \"b.*\"\nlr_scale = 0";
+    let optimizer = read("momentum = 0.5", group).optimizer;
+    let frozen = |name: &str| [0, 2, 3, 9].map(|epoch| optimizer.freezes(name, epoch));
+    assert_eq!(frozen("a.bias"), [false, false, true, true]);
+    assert_eq!(frozen("b.bias"), [true; 4]);
+    assert_eq!(frozen("a.weight"), [false; 4]);
+    assert_eq!(optimizer.freezing_epochs(), [0, 3]);
 }

@@ -22,8 +22,14 @@ pub struct Position {
 }
 
 impl Position {
+    /// The same place one step later.
+    #[must_use]
+    pub fn after(self) -> Position {
+        Position { step: self.step.saturating_add(1), ..self }
+    }
+
     /// The share of the phase that is done, from 0 to 1.
-    fn share(self) -> f64 {
+    pub fn share(self) -> f64 {
         (self.step as f64 / self.total_steps.max(1) as f64).min(1.0)
     }
 
@@ -188,12 +194,12 @@ impl Schedule {
             Schedule::OneCycle { up, div, final_div, cycle_momentum, momentum_high: high, momentum_low: low } => {
                 let share = at.share();
                 let momentum = cycle_momentum.then(|| up_down(up, high, low, high, share));
-                Rates { lr: up_down(up, lr / div, lr, lr / final_div, share), momentum }
+                Rates { momentum, ..Rates::of(up_down(up, lr / div, lr, lr / final_div, share)) }
             }
             Schedule::OneCycleTorch { up, div, final_div, cycle_momentum, momentum_high: high, momentum_low: low } => {
                 let half = torch_half(up, at);
                 let momentum = cycle_momentum.then(|| half.between(high, low, high));
-                Rates { lr: half.between(lr / div, lr, lr / div / final_div), momentum }
+                Rates { momentum, ..Rates::of(half.between(lr / div, lr, lr / div / final_div)) }
             }
             Schedule::CosineUpDown { up, start_lr, end_lr } => Rates::of(up_down(up, start_lr, lr, end_lr, at.share())),
             Schedule::Cosine { warmup_epochs, warmup_factor, end_factor } => {

@@ -94,7 +94,7 @@ fn extreme_values_answer() {
                 Schedule::Piecewise { at: vec![], factors: vec![] },
             ] {
                 let fine = |at| {
-                    let Rates { lr, momentum } = s.rates(1.0, at);
+                    let Rates { lr, momentum, .. } = s.rates(1.0, at);
                     lr.is_finite() && lr >= 0.0 && momentum.is_none_or(|momentum| (0.8..1.0).contains(&momentum))
                 };
                 assert!(fine(at) && fine(Position { steps_per_epoch: 0, ..at }), "{s:?} {at:?}");

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::evaluate::Feed;
 use super::lsuv::{self, first_images, lsuv};
-use super::{Setup, optimizer};
+use super::{Setup, optimizer, train_config, whiten};
 use crate::backend::Host;
 use crate::data::Dataset;
 use crate::engine::Accumulate;
@@ -213,6 +213,9 @@ pub fn run<B: Host>(
     let Setup { mut engine, train, valid, .. } = Setup::<B>::new(recipe, dataset)?;
     if recipe.phases.first().is_some_and(|phase| phase.lsuv) {
         lsuv(&mut engine, first_images::<B>(&valid, lsuv::IMAGES)?.view())?;
+    }
+    if let Some(whiten) = recipe.train.whiten {
+        whiten::first_layer(&mut engine, dataset, &train_config(recipe, dataset), whiten)?;
     }
     let mut optimizer = optimizer(&recipe.optimizer, engine.params())?;
     let mut feed = Feed::<B>::default();

@@ -8,6 +8,7 @@ mod evaluate;
 mod folder;
 pub mod lr_find;
 pub mod lsuv;
+pub mod whiten;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,12 +19,12 @@ use crate::backend::{Host, Real};
 use crate::data::{self, Dataset, Loader, LoaderConfig};
 use crate::engine::{Accumulate, Engine};
 use crate::graph::Graph;
-use crate::infer::{self, EvalConfig, Model};
+use crate::infer::{self, EvalConfig, Model, Views};
 use crate::io::metrics::{self, EpochMetrics};
 use crate::io::{model_file, plot};
 use crate::optim::{Ema, Optimizer, ParamTable, Rates, clip_grad_norm};
 use crate::plan::require_memory;
-use crate::recipe::{self, Phase, Recipe};
+use crate::recipe::{self, Phase, Recipe, Tta};
 use crate::rng::Key;
 use crate::schedule::Position;
 use crate::{Error, ErrorKind, Params, Result};
@@ -184,7 +185,6 @@ impl<B: Host> Setup<B> {
                 .hint("leave it out: the dataset's classes are the default"));
         }
         let mut graph = recipe.model.build(classes, size)?;
-        graph.freeze(|name| recipe.optimizer.freezes(name));
         let config = train_config(recipe, dataset);
         let batch = config.batch;
         let valid = LoaderConfig {
@@ -201,9 +201,15 @@ impl<B: Host> Setup<B> {
         let averages = averages.saturating_mul(size_of::<B::Elem>());
         let kept = recipe
             .optimizer
-            .bytes::<B::Elem>(&ParamTable::of_graph(&graph, &recipe.optimizer.rules())?)
+            .bytes::<B::Elem>(&ParamTable::of_graph(&graph, &recipe.optimizer.rules())?, states)
             .saturating_add(averages);
-        let bytes = Engine::<B>::bytes_for(&graph, batch)?.saturating_add(kept).saturating_add(loaders);
+        let mut of_engine = 0;
+        for epoch in recipe.optimizer.freezing_epochs() {
+            graph.freeze(|name| recipe.optimizer.freezes(name, epoch));
+            of_engine = of_engine.max(Engine::<B>::bytes_for(&graph, batch)?);
+        }
+        graph.freeze(|name| recipe.optimizer.freezes(name, 0));
+        let bytes = of_engine.saturating_add(kept).saturating_add(loaders);
         let looked_at = if recipe.phases.iter().any(|phase| phase.lsuv) { lsuv::IMAGES } else { 0 };
         let looked_at =
             looked_at.saturating_mul(graph.shape(graph.images()).len()).saturating_mul(size_of::<B::Elem>());
@@ -255,7 +261,7 @@ pub fn train_config(recipe: &Recipe, dataset: &Dataset) -> LoaderConfig {
 /// # Errors
 /// Kind [`ErrorKind::Usage`] for a group whose pattern matches no parameter.
 pub fn optimizer<E: Real>(recipe: &recipe::OptimizerRecipe, params: &Params<E>) -> Result<Box<dyn Optimizer<E>>> {
-    recipe.build(ParamTable::of(params, &recipe.rules())?)
+    recipe.build(ParamTable::of(params, &recipe.rules())?, params.states().len())
 }
 
 impl<'a, B: Host> Trainer<'a, B> {
@@ -267,6 +273,10 @@ impl<'a, B: Host> Trainer<'a, B> {
         let begins = !(job.resume && job.folder.checkpoint().exists());
         if let Some(FirstWeights { file, new_head }) = job.from.as_ref().filter(|_| begins) {
             model_file::load_weights(file)?.fill(&graph, engine.params_mut(), *new_head)?;
+            ema = job.recipe.train.ema.map(|decay| Ema::new(decay, engine.params())).transpose()?;
+        }
+        if let Some(whiten) = job.recipe.train.whiten.filter(|_| begins && job.from.is_none()) {
+            whiten::first_layer(&mut engine, &job.dataset, &train_config(&job.recipe, &job.dataset), whiten)?;
             ema = job.recipe.train.ema.map(|decay| Ema::new(decay, engine.params())).transpose()?;
         }
         let (feed, progress, saved_at) = (Feed::default(), Progress::default(), Instant::now());
@@ -300,6 +310,7 @@ impl<'a, B: Host> Trainer<'a, B> {
             if phase.lsuv && !self.progress.in_phase(first_epoch) {
                 self.scale_layers(report)?;
             }
+            self.freeze()?;
             // Each phase starts a new optimizer on the same weights, as each published `fit` does.
             let mut optimizer = optimizer(&job.recipe.optimizer, self.engine.params())?;
             if let Some((steps, saved)) = moments.take().filter(|_| self.progress.in_phase(first_epoch)) {
@@ -307,6 +318,9 @@ impl<'a, B: Host> Trainer<'a, B> {
                 optimizer.restore(steps, &saved)?;
             }
             while self.progress.epochs < after {
+                if self.freeze()? {
+                    optimizer = self.with_the_past_of(&*optimizer)?;
+                }
                 let metrics = self.epoch(phase, first_epoch, &mut *optimizer, stop, report)?;
                 history.push(metrics);
                 self.finish_epoch(&history, &*optimizer, report)?;
@@ -318,6 +332,19 @@ impl<'a, B: Host> Trainer<'a, B> {
             first_epoch = after;
         }
         self.finish(&history)
+    }
+
+    /// Freezes what the epoch to come leaves as it is; returns whether that is other than before.
+    fn freeze(&mut self) -> Result<bool> {
+        let (recipe, epoch) = (&self.job.recipe.optimizer, self.progress.epochs);
+        self.engine.freeze(|name| recipe.freezes(name, epoch))
+    }
+
+    /// A new optimizer that goes on where `before` is, with the parameters that are trained now.
+    fn with_the_past_of(&self, before: &dyn Optimizer<B::Elem>) -> Result<Box<dyn Optimizer<B::Elem>>> {
+        let mut optimizer = optimizer(&self.job.recipe.optimizer, self.engine.params())?;
+        optimizer.restore(before.steps(), &before.moments())?;
+        Ok(optimizer)
     }
 
     /// Sets everything to where the run stopped; returns the optimizer's state. A run that was stopped before its first
@@ -404,12 +431,20 @@ impl<'a, B: Host> Trainer<'a, B> {
             let step = (self.progress.epochs - first_epoch) * steps_per_epoch
                 + ((self.progress.batch - 1) / accumulate) as u64;
             let total_steps = steps_per_epoch * u64::from(phase.epochs());
-            rates = phase.schedule.rates(phase.lr, Position { step, steps_per_epoch, total_steps });
+            let at = Position { step, steps_per_epoch, total_steps };
+            rates = phase.schedule.rates(phase.lr, at);
+            let ahead = recipe.optimizer.lookahead;
+            rates.lookahead_alpha = ahead.and_then(|ahead| ahead.alpha_at(at.after().share()));
             let (values, grads, _) = self.engine.params_mut().split_mut();
             if let Some(max_norm) = recipe.optimizer.clip_norm {
                 clip_grad_norm(grads, optimizer.table(), max_norm)?;
             }
             optimizer.step(values, grads, rates)?;
+            optimizer.average_states(self.engine.params_mut().states_mut())?;
+            if at.after().step == total_steps && ahead.is_some_and(|ahead| ahead.finish) {
+                let (values, states) = self.engine.params_mut().values_and_states_mut();
+                optimizer.finish(values, states)?;
+            }
             if let Some(ema) = &mut self.ema {
                 ema.update(self.engine.params())?;
             }
@@ -532,13 +567,16 @@ impl<'a, B: Host> Trainer<'a, B> {
     /// The last model's accuracy over augmented passes, where the recipe asks for that.
     fn tta(&self) -> Result<Option<f64>> {
         let recipe = &self.job.recipe;
-        if recipe.train.tta == 0 {
-            return Ok(None);
-        }
+        let (passes, views) = match recipe.train.tta {
+            Tta::Passes(0) => return Ok(None),
+            Tta::Passes(passes) => (passes, Views::One),
+            Tta::Views(views) => (0, views),
+        };
         let model = Model::load(self.job.folder.last())?;
         let config = EvalConfig {
             batch: recipe.data.batch as usize,
-            tta: recipe.train.tta,
+            tta: passes,
+            views,
             augment: recipe.data.augment,
             seed: recipe.train.seed,
             ..EvalConfig::default()

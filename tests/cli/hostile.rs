@@ -186,7 +186,7 @@ fn exercise(recipe: &Recipe) {
         if recipe.data.size <= 64 && classes == 2 {
             let params = Params::<f32>::zeros(&graph).unwrap();
             let table = ParamTable::of(&params, &recipe.optimizer.rules());
-            let _ = table.and_then(|table| recipe.optimizer.build::<f32>(table));
+            let _ = table.and_then(|table| recipe.optimizer.build::<f32>(table, 0));
         }
     }
 }

@@ -94,6 +94,13 @@ fn tta_is_reported_where_the_recipe_asks_for_it() {
     assert!((0.0..=1.0).contains(&accuracy));
     let evaluated = place.done("eval runs/tiny/model.safetensors --data data.hgd --tta 3 --json").json();
     assert_eq!(evaluated["accuracy"].as_f64(), Some(accuracy));
+
+    let result = place.done("train tiny.toml --epochs 1 --set train.tta=flip --out flip --json").json();
+    let evaluated = place.done("eval flip/model.safetensors --data data.hgd --tta flip --json").json();
+    assert_eq!((&evaluated["accuracy"], &evaluated["tta"]), (&result["tta_accuracy"], &"flip".into()));
+    let ran = place.done("eval flip/model.safetensors --data data.hgd --tta flip_translate");
+    assert!(ran.out.contains("mean scores of 6 views"), "{}", ran.out);
+    place.fails("eval flip/model.safetensors --data data.hgd --tta flop", 2, &["--tta", "flip_translate"]);
 }
 
 #[test]

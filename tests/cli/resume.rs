@@ -5,11 +5,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use handgrad::ErrorKind;
 use handgrad::backend::Cpu;
 use handgrad::data::Dataset;
+use handgrad::io::model_file;
 use handgrad::recipe::Recipe;
 use handgrad::train::{self, Event, Job, RunFolder};
+use handgrad::{ErrorKind, Params};
 
 use crate::common::{Place, Ran, TINY, finish, ran, wait_until};
 use crate::crash::ACCUMULATE;
@@ -246,6 +247,80 @@ schedule = "one_cycle"
 epochs = 1
 "#;
     assert_eq!(stop_everywhere(recipe, 3), 3 * (5 + 1));
+}
+
+/// What the speed run has: a whitened first layer whose bias is trained in the first epoch alone, images that are mirrored
+/// every other epoch and translated, averaged weights and statistics that end the phase, a second phase with a past.
+#[test]
+fn the_speed_runs_features_go_on_with_the_same_bits() {
+    let recipe = r#"
+title = "fast"
+[model]
+name = "airbench94"
+widths = [8, 12, 8]
+[data]
+dataset = "data.hgd"
+size = 16
+batch = 64
+augment = { translate = 2, flip = "alternating" }
+[optimizer]
+momentum = 0.85
+nesterov = true
+weight_decay = 1e-3
+lookahead = 2
+lookahead_alpha = 1
+lookahead_alpha_end = 0.25
+lookahead_power = 3
+lookahead_states = true
+lookahead_finish = true
+[[optimizer.group]]
+pattern = "*.norm*.weight"
+lr_scale = 0
+[[optimizer.group]]
+pattern = "0.weight"
+lr_scale = 0
+[[optimizer.group]]
+pattern = "0.bias"
+epochs = 1
+[train]
+label_smoothing = 0.2
+whiten = { images = 100 }
+tta = "flip"
+[[phase]]
+lr = 0.1
+schedule = "piecewise"
+at = [0, 0.23, 1]
+factors = [0.2, 1, 0.07]
+epochs = 2
+[[phase]]
+lr = 0.05
+epochs = 1
+"#;
+    assert_eq!(stop_everywhere(recipe, 2), 3 * (5 + 1));
+
+    let place = Place::new();
+    place.write("fast.toml", recipe);
+    place.done("train fast.toml --out whole");
+    let whole = place.json("whole/result.json");
+    assert!(whole["tta_accuracy"].as_f64().is_some(), "{whole}");
+    for change in ["optimizer.lookahead_finish=false", "optimizer.lookahead_states=false", "train.whiten=false"] {
+        let out = change.replace(['.', '='], "-");
+        place.done(&format!("train fast.toml --set {change} --out {out}"));
+        assert!(place.model(&out) != place.model("whole"), "{change}");
+    }
+    // The bias of the first layer moves in the first epoch, and stays in those after it.
+    let bias = |out: &str| {
+        let file = model_file::load(place.path(format!("{out}/model.safetensors"))).unwrap();
+        let mut params = Params::<f32>::zeros(file.graph()).unwrap();
+        file.fill(&mut params).unwrap();
+        params.to_torch("0.bias").unwrap()
+    };
+    let out = place.path("first");
+    assert!(!run_until(&place, recipe, &out, false, 5 + 1).0);
+    assert!(bias("first").iter().any(|&b| b != 0.0));
+    assert_eq!(bias("first"), bias("whole"));
+    place.done("train fast.toml --set optimizer.group.2.epochs=2 --out longer");
+    assert_ne!(bias("first"), bias("longer"));
 }
 
 /// Stops a run at each `stride`-th event and goes on. How many events there are.

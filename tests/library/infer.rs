@@ -6,7 +6,7 @@ use handgrad::ErrorKind;
 use handgrad::backend::Cpu;
 use handgrad::data::{Augment, Dataset, DatasetWriter, Loader, LoaderConfig, Normalise, Split};
 use handgrad::engine::Engine;
-use handgrad::infer::{EvalConfig, Model, evaluate, in_pool};
+use handgrad::infer::{EvalConfig, Model, Views, evaluate, in_pool};
 use handgrad::io::model_file::{self, Extra, ModelInfo, Preprocessing};
 use handgrad::models::{self, ModelOptions};
 use handgrad::resample::Framing;
@@ -273,6 +273,55 @@ fn test_time_augmentation_averages_probabilities() {
     let loss = labels.iter().zip(mean.outer_iter()).map(|(&l, p)| -p[l as usize].ln()).sum::<f64>() / 23.0;
     assert!((averaged.loss - loss).abs() < 1e-5, "{} {loss}", averaged.loss);
     assert_eq!(evaluate(&model, &dataset, &config).unwrap(), averaged);
+}
+
+/// The mean of the scores of each view, written out: of the mirror image, and of translations.
+#[test]
+fn views_average_scores() {
+    let model = resnet();
+    let plain =
+        Array4::from_shape_fn((3, 32, 32, 3), |(i, y, x, c)| ((7 * i + 3 * y + x * x + 5 * c) % 41) as f32 / 20.0);
+    let moved = |by: isize, flip: bool| {
+        let at = |p: usize| {
+            let p = (p as isize + by).unsigned_abs();
+            if p > 31 { 62 - p } else { p }
+        };
+        Array4::from_shape_fn(plain.dim(), |(i, y, x, c)| plain[[i, at(y), at(if flip { 31 - x } else { x }), c]])
+    };
+    let scores = |images: &Array4<f32>| model.session(3).unwrap().scores(images.view()).unwrap().to_owned();
+    let pair = |by| (scores(&moved(by, false)) + scores(&moved(by, true))) / 2.0;
+    let flip = pair(0);
+    let both = &flip / 2.0 + (pair(-1) + pair(1)) / 4.0;
+    for (views, expected) in [(Views::One, scores(&plain)), (Views::Flip, flip), (Views::FlipTranslate, both)] {
+        let mut session = model.session(4).unwrap().with_views(views).unwrap();
+        let found = session.scores(plain.view()).unwrap().to_owned();
+        let off = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off < 1e-4, "{views}: {off}");
+        // Probabilities are the softmax of that mean, and a call leaves nothing for the next.
+        let mut out = Array2::zeros((3, 10));
+        session.predict_normalised_into(plain.view(), out.view_mut()).unwrap();
+        for (row, scores) in out.outer_iter().zip(found.outer_iter()) {
+            let sum: f32 = scores.iter().map(|s| s.exp()).sum();
+            assert!(row.iter().zip(scores).all(|(p, s)| (p - s.exp() / sum).abs() < 1e-5), "{views}");
+        }
+    }
+}
+
+#[test]
+fn evaluation_looks_at_views() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = dataset(folder.path());
+    let model = small_model(&dataset);
+    let config = EvalConfig { views: Views::Flip, batch: 8, ..Default::default() };
+    let loader = Loader::new(dataset.clone(), LoaderConfig::valid(&dataset, 23)).unwrap();
+    let batch = loader.epoch(0, 0).unwrap().next().unwrap().unwrap();
+    let mut session = model.session(23).unwrap().with_views(Views::Flip).unwrap();
+    let mut out = Array2::zeros((23, 3));
+    session.predict_normalised_into(batch.images(), out.view_mut()).unwrap();
+    let losses = batch.labels().iter().zip(out.outer_iter()).map(|(&l, p)| -f64::from(p[l as usize]).ln());
+    let found = evaluate(&model, &dataset, &config).unwrap();
+    assert!((found.loss - losses.sum::<f64>() / 23.0).abs() < 1e-5);
+    assert_ne!(found.loss, evaluate(&model, &dataset, &EvalConfig::default()).unwrap().loss);
 }
 
 /// A model that was validated on squashed images predicts and evaluates squashed ones.

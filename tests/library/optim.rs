@@ -40,7 +40,8 @@ fn trained<E: Real>(run: &Value, steps: u64) -> Params<E> {
     let text = run["recipe"].as_str().unwrap();
     let text = format!("model = \"x\"\n[data]\ndataset = \"x\"\n[optimizer]\n{text}\n[[phase]]\nlr = 1\nepochs = 1");
     let recipe = Recipe::parse(&text, "fixture.toml").unwrap();
-    let mut optimizer = recipe.optimizer.build::<E>(ParamTable::of(&params, &[]).unwrap()).unwrap();
+    let mut optimizer =
+        recipe.optimizer.build::<E>(ParamTable::of(&params, &[]).unwrap(), params.states().len()).unwrap();
     let moves = run["moving_momentum"].as_bool().unwrap();
     let mut grads = Params::<E>::zeros(&graph).unwrap();
     for t in 0..steps {
@@ -50,7 +51,7 @@ fn trained<E: Real>(run: &Value, steps: u64) -> Params<E> {
         }
         let lr = run["lr"].as_f64().unwrap() * (1 + t % 3) as f64;
         let momentum = moves.then_some(0.95 - 0.02 * (t % 4) as f64);
-        optimizer.step(params.values_mut(), grads.values(), Rates { lr, momentum }).unwrap();
+        optimizer.step(params.values_mut(), grads.values(), Rates { momentum, ..Rates::of(lr) }).unwrap();
     }
     params
 }

@@ -74,10 +74,11 @@ impl<B: Contestant> Setup<B> {
         let batch = args.batch.unwrap_or(recipe.data.batch as usize);
         let size = args.size.unwrap_or(recipe.data.size as usize);
         let mut graph = recipe.model.build(10, size)?;
-        graph.freeze(|name| recipe.optimizer.freezes(name));
+        graph.freeze(|name| recipe.optimizer.freezes(name, 0));
         let classes = graph.shape(graph.output()).c;
         // What the optimizer keeps and random inputs beside what the engine takes.
-        let kept = recipe.optimizer.bytes::<B::Elem>(&ParamTable::of_graph(&graph, &recipe.optimizer.rules())?);
+        let table = ParamTable::of_graph(&graph, &recipe.optimizer.rules())?;
+        let kept = recipe.optimizer.bytes::<B::Elem>(&table, Params::<B::Elem>::lens(&graph).1);
         let inputs = size.saturating_mul(size).saturating_mul(3).saturating_add(classes).saturating_mul(batch);
         let inputs = inputs.saturating_mul(size_of::<B::Elem>());
         require_memory(Engine::<B>::bytes_for(&graph, batch)?.saturating_add(kept).saturating_add(inputs))?;

@@ -5,6 +5,7 @@ mod affine;
 mod batch_tests;
 mod crop;
 mod erase;
+mod flip;
 mod jitter;
 mod mix;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use serde::Serialize;
 pub use affine::{Affine, Outside};
 pub use crop::RandomCrop;
 pub use erase::Erase;
+pub use flip::Flip;
 pub use jitter::Jitter;
 pub(crate) use mix::{Mixer, Rows};
 pub(crate) use place::{PixelTable, Placement, place};
@@ -47,14 +49,14 @@ impl Normalise {
 
 /// The random changes of training images, in this order.
 ///
-/// Each image, as a function of (seed, run, epoch, sample): `crop`, or what the framing gives; `pad`; `flip`; `affine`;
-/// `jitter`; normalisation. Then the batch, as a function of (seed, run, epoch, number of the batch): `erase`; `mixup` or
+/// Each image, as a function of (seed, run, epoch, sample): `crop`, or what the framing gives; `pad` or `translate`; `flip`;
+/// `affine`; `jitter`; normalisation. Then the batch, as a function of (seed, run, epoch, number of the batch): `erase`; `mixup` or
 /// `cutmix`.
 ///
 /// ```
-/// use handgrad::data::{Augment, RandomCrop};
+/// use handgrad::data::{Augment, Flip, RandomCrop};
 /// let crop = RandomCrop { min_scale: 0.35, ..RandomCrop::default() };
-/// let augment = Augment { crop: Some(crop), flip: true, mixup: 0.4, ..Augment::NONE };
+/// let augment = Augment { crop: Some(crop), flip: Flip::Random, mixup: 0.4, ..Augment::NONE };
 /// assert!(augment.check().is_ok());
 /// assert!(Augment { pad: 4, ..augment }.check().is_err()); // one crop is enough
 /// ```
@@ -64,8 +66,12 @@ pub struct Augment {
     /// size at a random offset in `0..2·pad` (rows and columns independently). 0: no crop. The published CIFAR-10
     /// progression pads by 4, and never draws the offset 8.
     pub pad: usize,
-    /// Mirror left and right with probability ½.
-    pub flip: bool,
+    /// Move by whole pixels, up to so many either way, rows and columns independently; beyond the edges lies the mirror
+    /// image, the edge not repeated (c b | a b c): airbench94's translation. 0: none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub translate: usize,
+    /// Mirror left and right.
+    pub flip: Flip,
     /// α of MixUp: each image is mixed with another one by λ ~ Beta(α, α), as their targets are; the larger of λ and 1 − λ
     /// is its own share (fastai). 0: none.
     pub mixup: f64,
@@ -86,21 +92,41 @@ pub struct Augment {
     pub erase: Option<Erase>,
 }
 
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
 impl Augment {
     /// No change.
-    pub const NONE: Augment =
-        Augment { pad: 0, flip: false, mixup: 0.0, cutmix: 0.0, crop: None, affine: None, jitter: None, erase: None };
+    pub const NONE: Augment = Augment {
+        pad: 0,
+        translate: 0,
+        flip: Flip::Never,
+        mixup: 0.0,
+        cutmix: 0.0,
+        crop: None,
+        affine: None,
+        jitter: None,
+        erase: None,
+    };
     /// Pad by 4, crop, flip: what the published CIFAR-10 progression trains with.
-    pub const CIFAR: Augment = Augment { pad: 4, flip: true, ..Augment::NONE };
+    pub const CIFAR: Augment = Augment { pad: 4, flip: Flip::Random, ..Augment::NONE };
 
     /// Whether its numbers make sense.
     ///
     /// # Errors
-    /// Kind [`ErrorKind::Usage`] for a number outside its range, and for two crops.
+    /// Kind [`ErrorKind::Usage`] for a number outside its range, and for more than one of `crop`, `pad` and `translate`.
     pub fn check(&self) -> Result<()> {
         if self.crop.is_some() && self.pad > 0 {
             let e = Error::new(ErrorKind::Usage, "augmentation", format!("crop and pad = {}", self.pad));
             return Err(e.expected("one of them: each cuts at random"));
+        }
+        if self.translate > 0 && (self.crop.is_some() || self.pad > 0) {
+            let other = if self.pad > 0 { format!("pad = {}", self.pad) } else { "crop".into() };
+            let found = format!("translate = {} and {other}", self.translate);
+            return Err(
+                Error::new(ErrorKind::Usage, "augmentation", found).expected("one of them: each moves at random")
+            );
         }
         for (name, alpha) in [("mixup", self.mixup), ("cutmix", self.cutmix)] {
             // A smaller α has shares of all or nothing, whose logarithms end in no number.
@@ -152,12 +178,24 @@ impl Augment {
         }
     }
 
-    /// Where pad and flip put the sample that `key` names.
-    pub(crate) fn draw(&self, key: Key) -> Placement {
+    /// Whether images move by whole pixels.
+    pub(crate) fn moves(&self) -> bool {
+        self.pad > 0 || self.translate > 0
+    }
+
+    /// Where pad, translation and flip put a sample. `key` names it in this epoch, `sample` in all of them.
+    pub(crate) fn draw(&self, key: Key, sample: Key, epoch: u64) -> Placement {
+        let flip = self.flip.draw(key, sample, epoch);
+        if self.translate > 0 {
+            let mut draw = key.with_name("translate").stream();
+            let mut offset = || draw.below(2 * self.translate as u64 + 1) as isize - self.translate as isize;
+            let (top, left) = (offset(), offset());
+            return Placement { top, left, flip, edge_once: true };
+        }
         let mut crop = key.with_name("crop").stream();
         let mut offset = || crop.below(2 * self.pad as u64) as isize - self.pad as isize;
         let (top, left) = (offset(), offset());
-        Placement { top, left, flip: self.flip && key.with_name("flip").stream().chance(0.5) }
+        Placement { top, left, flip, edge_once: false }
     }
 }
 
@@ -169,13 +207,37 @@ mod tests {
     fn draws_cover_the_published_range_evenly() {
         let (mut rows, mut columns, mut flips) = ([0; 8], [0; 8], 0);
         for i in 0..8000 {
-            let place = Augment::CIFAR.draw(Key::new(5).with(i));
+            let place = Augment::CIFAR.draw(Key::new(5).with(i), Key::new(6), 0);
             rows[(place.top + 4) as usize] += 1;
             columns[(place.left + 4) as usize] += 1;
             flips += usize::from(place.flip);
         }
         assert!(rows.iter().chain(&columns).all(|n| (850..1150).contains(n)), "{rows:?} {columns:?}");
         assert!((3800..4200).contains(&flips), "{flips}");
-        assert_eq!(Augment::NONE.draw(Key::new(5)), Placement::default());
+        assert_eq!(Augment::NONE.draw(Key::new(5), Key::new(6), 0), Placement::default());
+    }
+
+    #[test]
+    fn translations_are_even_and_mirror_without_the_edge() {
+        let (mut rows, mut columns) = ([0; 5], [0; 5]);
+        for i in 0..5000 {
+            let place = Augment { translate: 2, ..Augment::NONE }.draw(Key::new(5).with(i), Key::new(6), 0);
+            assert!(place.edge_once && !place.flip);
+            rows[(place.top + 2) as usize] += 1;
+            columns[(place.left + 2) as usize] += 1;
+        }
+        assert!(rows.iter().chain(&columns).all(|n| (880..1120).contains(n)), "{rows:?} {columns:?}");
+    }
+
+    #[test]
+    fn an_image_moves_in_one_way() {
+        let crop = Some(RandomCrop::default());
+        for augment in [
+            Augment { pad: 1, translate: 1, ..Augment::NONE },
+            Augment { crop, translate: 1, ..Augment::NONE },
+            Augment { crop, pad: 1, ..Augment::NONE },
+        ] {
+            assert_eq!(augment.check().unwrap_err().kind(), ErrorKind::Usage);
+        }
     }
 }

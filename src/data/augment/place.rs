@@ -10,6 +10,8 @@ pub(crate) struct Placement {
     pub top: isize,
     pub left: isize,
     pub flip: bool,
+    /// Reflection does not repeat the edge.
+    pub edge_once: bool,
 }
 
 /// Position `p` of an axis of `n`, reflected at both ends with the edge repeated: −1 → 0, `n` → `n−1`.
@@ -17,6 +19,14 @@ fn reflect(p: isize, n: usize) -> usize {
     let n = n as isize;
     let p = if p < 0 { -1 - p } else { p };
     (if p >= n { 2 * n - 1 - p } else { p }) as usize
+}
+
+/// Position `p` of an axis of `n`, reflected at both ends with the edge not repeated: −1 → 1, `n` → `n−2`. It lies less
+/// than `n` beyond them.
+fn mirrored(p: isize, n: usize) -> usize {
+    let n = n as isize;
+    let p = p.abs();
+    (if p >= n { 2 * n - 2 - p } else { p }) as usize
 }
 
 /// The normalised value of every byte, per channel: exact to the last bit, and faster than arithmetic on the
@@ -60,6 +70,7 @@ pub(crate) fn place<T>(
         out.iter_mut().zip(source).for_each(|(o, p)| write(o, p));
         return;
     }
+    let reflect = if at.edge_once { mirrored } else { reflect };
     columns.clear();
     columns.extend((0..w as isize).map(|x| reflect(x + at.left, w)));
     if at.flip {
@@ -85,6 +96,8 @@ mod tests {
     fn reflection_repeats_the_edge() {
         let row: Vec<usize> = (-3..6).map(|p| reflect(p, 3)).collect();
         assert_eq!(row, [2, 1, 0, 0, 1, 2, 2, 1, 0]);
+        let row: Vec<usize> = (-2..5).map(|p| mirrored(p, 3)).collect();
+        assert_eq!(row, [2, 1, 0, 1, 2, 1, 0]);
     }
 
     #[test]
@@ -104,7 +117,7 @@ mod tests {
         };
         let (mut columns, mut out) = (Vec::new(), vec![0.0; h * w * 3]);
         for (oy, ox, flip) in [(0, 0, false), (4, 4, false), (7, 3, true), (2, 7, true), (4, 4, true)] {
-            let place = Placement { top: oy as isize - 4, left: ox as isize - 4, flip };
+            let place = Placement { top: oy as isize - 4, left: ox as isize - 4, flip, edge_once: false };
             table.convert(&sample(&pixels, h, w), place, &mut columns, &mut out);
             for (i, &value) in out.iter().enumerate() {
                 let (y, x, c) = (i / 3 / w, i / 3 % w, i % 3);
