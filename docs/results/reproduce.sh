@@ -37,6 +37,7 @@ for seed in $seeds; do
 done
 run cifar10-resnet2 "${seeds%% *}" --data "$data"
 run cifar10-resnet-7ep "${seeds%% *}" --data "$data"
+run cifar10-fast "${seeds%% *}" --data "$data"
 if [ -n "$imagewoof" ]; then
     run woof-xse_resnext18 1 --data "$imagewoof"
     run woof-xse_resnext18-deep 1 --data "$imagewoof"

@@ -11,11 +11,12 @@ use ndarray::{Array2, Array4};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-/// The progression and single ops, the larger nets, and those with twists.
-const FILES: [&[u8]; 3] = [
+/// The progression and single ops, the larger nets, those with twists, the speed run.
+const FILES: [&[u8]; 4] = [
     include_bytes!("../fixtures/golden.safetensors"),
     include_bytes!("../fixtures/models.safetensors"),
     include_bytes!("../fixtures/twisted.safetensors"),
+    include_bytes!("../fixtures/airbench.safetensors"),
 ];
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -288,6 +289,7 @@ runs! {
     mxresnet_groups: "mxresnet-groups",
     mxresnet_depthwise: "mxresnet-depthwise",
     bag_of_tricks: "bag-of-tricks",
+    airbench94: "airbench94",
 }
 
 #[test]
