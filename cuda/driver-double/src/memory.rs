@@ -259,19 +259,36 @@ impl Memory {
 
     pub(crate) fn upload(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryError> {
         let (block, offset) = self.range(address, bytes.len())?;
-        for (i, byte) in bytes.iter().enumerate() {
+        // Eight bytes at once where both ends allow it.
+        let head = bytes.len().min(offset.next_multiple_of(8) - offset);
+        let (first, rest) = bytes.split_at(head);
+        let chunks = rest.chunks_exact(8);
+        let tail = chunks.remainder();
+        for (i, byte) in first.iter().enumerate() {
             block.store(offset + i, 1, u64::from(*byte));
+        }
+        let mut at = offset + head;
+        for chunk in chunks {
+            block.store(at, 8, chunk.iter().rev().fold(0, |v, b| v << 8 | u64::from(*b)));
+            at += 8;
+        }
+        for (i, byte) in tail.iter().enumerate() {
+            block.store(at + i, 1, u64::from(*byte));
         }
         Ok(())
     }
 
     pub(crate) fn download(&self, address: u64, bytes: &mut [u8], strict: bool) -> Result<(), MemoryError> {
         let (block, offset) = self.range(address, bytes.len())?;
-        for (i, byte) in bytes.iter_mut().enumerate() {
-            if strict && !block.initialised(offset + i, 1) {
+        let mut i = 0;
+        while i < bytes.len() {
+            let at = offset + i;
+            let width = if at.is_multiple_of(8) && bytes.len() - i >= 8 && block.initialised(at, 8) { 8 } else { 1 };
+            if strict && width == 1 && !block.initialised(at, 1) {
                 return Err(MemoryError::Uninitialised { address: address + i as u64 });
             }
-            *byte = block.load(offset + i, 1) as u8;
+            bytes[i..i + width].copy_from_slice(&block.load(at, width).to_le_bytes()[..width]);
+            i += width;
         }
         Ok(())
     }

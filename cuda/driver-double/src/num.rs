@@ -336,3 +336,76 @@ pub(crate) fn signed(v: u64, bits: u32) -> i64 {
 pub(crate) fn ones(bits: u32) -> u64 {
     u64::MAX >> (64 - bits)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bits that look random.
+    fn random() -> impl Iterator<Item = u64> {
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        std::iter::repeat_with(move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        })
+    }
+
+    #[test]
+    fn narrowing_to_f32_is_the_processors_conversion() {
+        for bits in random().take(100_000) {
+            // Half of them near f32's range, where its subnormal numbers and its overflow are.
+            let bits = if bits & 1 == 1 { bits } else { bits & 0x8fff_ffff_ffff_ffff | 0x3000_0000_0000_0000 };
+            let x = f64::from_bits(bits);
+            if !x.is_nan() {
+                assert_eq!(narrow(x, F32, Round::Near) as u32, (x as f32).to_bits(), "{x:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn small_formats_come_back() {
+        for h in 0..=0xffffu64 {
+            let (a, b) = (f64::from(from_f16(h)), f64::from(from_bf16(h)));
+            assert!(a.is_nan() || narrow(a, F16, Round::Near) == h);
+            assert!(b.is_nan() || narrow(b, BF16, Round::Zero) == h);
+        }
+    }
+
+    /// Exact results lie between rounding down and up, which are neighbours; the other modes are one of the two.
+    fn around(exact: f64, of: impl Fn(Round) -> f32) {
+        let [near, zero, down, up] = [Round::Near, Round::Zero, Round::Down, Round::Up].map(of);
+        assert!(f64::from(down) <= exact && exact <= f64::from(up), "{exact:e}: {down:e} {up:e}");
+        assert!(up == down || up == down.next_up());
+        assert!(near == up || near == down);
+        assert_eq!(zero, if exact > 0.0 { down } else { up });
+    }
+
+    #[test]
+    fn directed_rounding_brackets_the_exact_result() {
+        let mut bits = random();
+        // Exponents that are near enough for f64 to hold sums and products exactly.
+        let mut next = || f32::from_bits((bits.next().unwrap_or(0) as u32 & 0x80ff_ffff) | 0x3f00_0000);
+        for _ in 0..20_000 {
+            let (a, b, c) = (next(), next(), next());
+            let (x, y, z) = (f64::from(a), f64::from(b), f64::from(c));
+            around(x + y, |mode| add32(a, b, mode));
+            around(x * y, |mode| mul32(a, b, mode));
+            around(x.mul_add(y, z), |mode| fma32(a, b, c, mode));
+            // Where f64 is not exact, its own rounding is too small to cross an f32.
+            let quotient = x / y;
+            if quotient as f32 as f64 != quotient {
+                around(quotient, |mode| div32(a, b, mode));
+            }
+        }
+    }
+
+    #[test]
+    fn rounding_to_odd_keeps_what_f64_loses() {
+        // 1 + 2^-24 + 2^-80: f64 drops the last term, and f32 would then round to even.
+        let sum = add_odd(1.0 + 2f64.powi(-24), 2f64.powi(-80));
+        assert_eq!(to_f32(sum, Round::Near), 1.0 + f32::EPSILON);
+        assert_eq!(to_f32(1.0 + 2f64.powi(-24), Round::Near), 1.0);
+    }
+}

@@ -96,14 +96,14 @@ fn from_integer(to: Ty, from: Ty, mode: Round, sat: bool) -> Option<LaneFn> {
             (Ty::F32, true) if bits == 64 => return Some(lanes(|a, _, _| (a as i64 as f32).to_bits().into())),
             (Ty::F32, false) if bits == 64 => return Some(lanes(|a, _, _| (a as f32).to_bits().into())),
             (Ty::F32, true) => return Some(lanes(move |a, _, _| (signed(a, bits) as i32 as f32).to_bits().into())),
-            (Ty::F32, false) => return Some(lanes(|a, _, _| (a as u32 as f32).to_bits().into())),
+            (Ty::F32, false) => return Some(lanes(move |a, _, _| ((a & ones(bits)) as u32 as f32).to_bits().into())),
             (Ty::F64, true) => return Some(lanes(move |a, _, _| (signed(a, bits) as f64).to_bits())),
-            (Ty::F64, false) => return Some(lanes(|a, _, _| (a as f64).to_bits())),
+            (Ty::F64, false) => return Some(lanes(move |a, _, _| ((a & ones(bits)) as f64).to_bits())),
             _ => {}
         }
     }
     Some(lanes(move |a, _, _| {
-        let v = if sign { i128::from(signed(a, bits)) } else { i128::from(a) };
+        let v = if sign { i128::from(signed(a, bits)) } else { i128::from(a & ones(bits)) };
         let (high, low) = ((v >> 32 << 32) as f64, (v & 0xffff_ffff) as f64);
         if to == Ty::F64 {
             return crate::num::add64(high, low, mode).to_bits();

@@ -48,6 +48,11 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Spanned>, PtxError> {
                 at += 1;
             }
             at += 2;
+        } else if c.is_ascii_digit() && bytes[..at].ends_with(b"::") {
+            // A hint such as `.L2::128B`.
+            let end = at + bytes[at..].iter().take_while(|c| in_word(**c)).count();
+            found.push(Spanned { token: Token::Word(text[at..end].to_owned()), line });
+            at = end;
         } else if c.is_ascii_digit() {
             let end = at + bytes[at..].iter().take_while(|c| in_word(**c)).count();
             let (token, end) =

@@ -186,7 +186,7 @@ fn copies_not_waited_for() {
         let body = format!(
             ".shared .align 16 .b8 s[1024]; mov.u32 %r1, %tid.x; mul.lo.u32 %r2, %r1, 16; mov.u32 %r3, s; add.u32 %r3, %r3, %r2;
              ld.param.u64 %rd1, [x]; mul.wide.u32 %rd2, %r1, 16; add.s64 %rd1, %rd1, %rd2; {before}
-             cp.async.cg.shared.global [%r3], [%rd1], 16; cp.async.commit_group; {wait}
+             cp.async.cg.shared.global.L2::128B [%r3], [%rd1], 16; cp.async.commit_group; {wait}
              ld.shared.u32 %r4, [%r3+4];"
         );
         launch(&mut device, &module(".param .u64 x", &body), [1, 1, 1], [64, 1, 1], 0, &[&x.to_le_bytes()])

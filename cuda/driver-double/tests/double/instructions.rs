@@ -313,6 +313,7 @@ fn conversions() {
     one("cvt.rn.f64.s64 d, a;", ("b64", u64::MAX), "f64", d(-1.0));
     one("cvt.rn.f32.u16 d, a;", ("b16", 0xffff), "f32", f(65535.0));
     one("cvt.rn.f32.s8 d, a;", ("b16", 0xff), "f32", f(-1.0));
+    one("cvt.rn.f32.u8 d, a;", ("b32", 0x1ff), "f32", f(255.0));
     one("cvt.rn.f16.s32 d, a;", ("b32", 2049), "b16", 0x6800);
     one("cvt.rn.f32.f64 d, a;", ("f64", d(0.1)), "f32", f(0.1));
     one("cvt.rm.f32.f64 d, a;", ("f64", d(0.1)), "f32", f(f32::from_bits(0.1f32.to_bits() - 1)));

@@ -1,3 +1,4 @@
+// arch: compute_80
 // Tensor cores by inline assembly (compute_80): bf16, f16, tf32, ldmatrix, an asynchronous pipeline.
 #include <cstdint>
 
