@@ -11,6 +11,9 @@
 //! - Gg = [g₀/ab,  (g₀ ± P·g₁ + a·g₂) / 2a(a−b),  (g₀ ± Q·g₁ + b·g₂) / 2b(b−a),  g₂];
 //! - Aᵀm = [m₀ + m₁ + m₂ + m₃ + m₄,  P(m₁−m₂) + Q(m₃−m₄),  a(m₁+m₂) + b(m₃+m₄),  P³(m₁−m₂) + Q³(m₃−m₄) + m₅].
 
+// Indexed loops over constants are what the compiler unrolls completely, so that values stay registers.
+#![allow(clippy::needless_range_loop)]
+
 use crate::backend::cpu::simd::Level;
 use crate::backend::cpu::tile::{Four, Vector};
 
