@@ -80,13 +80,15 @@ fn measure<N: Net + Module>(net: N, exported: &Exported<'_>, device: &Device, se
     let mut step = |rate: f64| {
         let net = trained.take().expect("the step before put it back");
         let loss = loss.forward(net.forward(x.clone(), true), targets.clone());
-        let value = loss.clone().into_data().to_vec::<f32>().expect("a loss in f32")[0];
+        let value = loss.clone().into_data().try_to_vec::<f32>().expect("a loss in f32")[0];
         let gradients = GradientsParams::from_grads(loss.backward(), &net);
         trained = Some(optimizer.step(rate, net, gradients));
         value
     };
     let first_loss = step(rate);
-    (1..steps).for_each(|_| drop(step(rate)));
+    for _ in 1..steps {
+        step(rate);
+    }
     let mut last_loss = first_loss;
     let train = median_seconds(seconds, || last_loss = step(TINY_RATE));
 
