@@ -107,7 +107,7 @@ fn passes(c: &mut Criterion<ProcessorTime>) {
         group.throughput(Throughput::Elements(g.flops(n) as u64));
         // Every pass reads two of image, weights and output, and writes the third.
         let work = (g.flops(n), x.len() + w.len() + dy.len());
-        let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, accumulate: false };
+        let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::NONE };
         let mut scratch = vec![0.0; conv::forward_in_training_scratch(level, &g, n)];
         measure(&mut group, "forward in training", &machine, work, || {
             conv::forward_in_training(level, &g, n, &x, &w, &mut y, epilogue, &mut scratch);

@@ -16,8 +16,8 @@ use handgrad::graph::Shape;
 use handgrad::ops::cases::Case;
 use handgrad::ops::{
     Activation, AdaptivePool, Add, AvgPool, Backward, BatchNorm, Blur, ChannelScale, ChannelShuffle, Concat, Conv2d,
-    ConvTwist, DropPath, Dropout, Flatten, Forward, Grad, Linear, MaxPool, OpSpec, ParamGrad, Reduce, Scale,
-    SelfAttention, SoftmaxCrossEntropy, Twist, Window, all_cases,
+    ConvNormAct, ConvTwist, DropPath, Dropout, Flatten, Forward, Grad, Linear, MaxPool, OpSpec, ParamGrad, Product,
+    Reduce, Residual, Scale, SelfAttention, SoftmaxCrossEntropy, Twist, Window, all_cases,
 };
 use handgrad::rng::Key;
 use machine::{Floor, Machine, Samples};
@@ -30,6 +30,12 @@ fn case(op: impl Into<OpSpec>, inputs: &[Shape], batch: usize) -> Case {
 fn cases() -> Vec<Case> {
     let (first, second, last) = (Shape::new(28, 28, 16), Shape::new(14, 14, 32), Shape::new(4, 4, 256));
     let grouped = |channels, groups| Conv2d { groups, ..Conv2d::square(channels, 3, 1, 1).no_bias() };
+    let fused = ConvNormAct {
+        norm: Some(BatchNorm::running()),
+        add: Some(Residual::Other),
+        last: Some(Activation::Relu),
+        ..ConvNormAct::new(Product::Conv2d(Conv2d::square(64, 3, 1, 1).no_bias()))
+    };
     vec![
         case(Activation::Relu, &[first], 256),
         case(Activation::LeakyRelu { slope: 0.1 }, &[first], 256),
@@ -65,6 +71,8 @@ fn cases() -> Vec<Case> {
         case(SelfAttention { sym: false }, &[Shape::new(8, 8, 256)], 64),
         case(Twist::published(64, 1), &[Shape::new(32, 32, 64)], 32),
         case(ConvTwist::sobel(64, 1, 2), &[Shape::new(32, 32, 64)], 32),
+        case(fused, &[Shape::new(32, 32, 64); 2], 32),
+        case(fused, &[Shape::new(32, 32, 64); 2], 1),
         case(Blur, &[Shape::new(64, 64, 64)], 32),
         case(Concat, &[Shape::new(32, 32, 64); 2], 32),
         case(ChannelShuffle { groups: 4 }, &[Shape::new(32, 32, 64)], 32),
@@ -85,6 +93,7 @@ struct Bench {
     params: Vec<Vec<f32>>,
     states: Vec<Vec<f32>>,
     saved: Vec<Vec<f32>>,
+    prepared: Vec<f32>,
     scratch: Vec<f32>,
     dy: Vec<f32>,
     dx: Vec<Vec<f32>>,
@@ -102,10 +111,15 @@ impl Bench {
         let output = op.output(&case.inputs).expect("the case fits");
         let x: Vec<Vec<f32>> = case.inputs.iter().map(|s| noise(s.len() * n)).collect();
         let params: Vec<Vec<f32>> = op.params(&case.inputs).iter().map(|p| noise(p.layout.len())).collect();
+        let states: Vec<Vec<f32>> = op.states(&case.inputs).iter().map(|s| vec![1.0; s.layout.len()]).collect();
+        let mut prepared = vec![0.0; Cpu::kernel(op).prepared(&case.inputs, output)];
+        let [p, s] = [&params, &states].map(|values| values.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        Cpu::kernel(op).prepare(&case.inputs, output, &p, &s, &mut prepared);
         Bench {
             output,
             y: vec![0.0; output.len() * n],
-            states: op.states(&case.inputs).iter().map(|s| vec![1.0; s.layout.len()]).collect(),
+            prepared,
+            states,
             saved: op.saved(&case.inputs, output).iter().map(|s| vec![0.0; s.per_image * n + s.fixed]).collect(),
             scratch: vec![0.0; Cpu::kernel(op).scratch(&case.inputs, output, n)],
             dy: noise(output.len() * n),
@@ -126,7 +140,7 @@ impl Bench {
     fn forward(&mut self) {
         let n = self.case.batch;
         Cpu::kernel(self.case.op.op()).forward(Forward {
-            training: true,
+            training: !self.case.op.op().only_infers(),
             key: Key::new(1),
             x: self.x.iter().zip(&self.case.inputs).map(|(x, s)| view(s, n, x)).collect(),
             y: view_mut(&self.output, n, &mut self.y),
@@ -134,6 +148,7 @@ impl Bench {
             params: self.params.iter().map(Vec::as_slice).collect(),
             states: self.states.iter_mut().map(Vec::as_mut_slice).collect(),
             saved: self.saved.iter_mut().map(Vec::as_mut_slice).collect(),
+            prepared: &self.prepared,
             scratch: &mut self.scratch,
         });
     }
@@ -197,6 +212,9 @@ fn passes(c: &mut Criterion) {
         let name = bench.name();
         let floor = machine.floor(bench.flops(), bench.bytes(false));
         measure(c, &format!("forward {name}"), floor, || bench.forward());
+        if bench.case.op.op().only_infers() {
+            continue;
+        }
         // Backward reads what forward saved, also where a filter left forward out.
         bench.forward();
         let floor = machine.floor(2.0 * bench.flops(), bench.bytes(true));

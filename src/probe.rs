@@ -121,6 +121,6 @@ impl<B: Host> Probe<B> {
 
     fn forward(&mut self, params: &Params<B::Elem>, input: Input<'_, B::Elem>) {
         self.states.all_mut().copy_from_slice(params.states());
-        self.plan.infer::<B>(input, params, &mut self.states, &mut self.arena);
+        self.plan.infer::<B>(input, (params, &[]), &mut self.states, &mut self.arena);
     }
 }

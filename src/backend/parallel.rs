@@ -59,6 +59,15 @@ pub fn rows_mut(values: &mut [f32], rows: usize, cost: usize, work: impl Fn(usiz
     }
 }
 
+/// Calls `work(number, image)` for images of `len` elements, a single one without a hand-over.
+pub fn images_mut(values: &mut [f32], len: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+    if values.len() <= len {
+        work(0, values);
+    } else {
+        values.par_chunks_mut(len).enumerate().for_each(|(n, image)| work(n, image));
+    }
+}
+
 /// The values of a contiguous view.
 pub fn contiguous<'a, D: ndarray::Dimension, E>(view: &'a ndarray::ArrayView<'_, E, D>) -> &'a [E] {
     view.as_slice().expect("the plan's views are contiguous")

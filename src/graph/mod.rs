@@ -194,8 +194,13 @@ impl Graph {
             .ok_or_else(|| shape_error(name, Mismatch::new("an input that is no earlier node", "nodes of this graph")))
     }
 
+    /// Just the input, and all parameters and states: for a plan that builds the graph anew of other ops.
+    pub(crate) fn without_layers(&self) -> Graph {
+        Graph { nodes: self.nodes[..1].to_vec(), params: self.params.clone(), states: self.states.clone() }
+    }
+
     /// Checks everything about a node and appends it.
-    fn push(
+    pub(crate) fn push(
         &mut self,
         name: &str,
         spec: OpSpec,

@@ -12,6 +12,7 @@ use crate::backend::{Cpu, Host, Real};
 use crate::graph::Graph;
 use crate::io::model_file::{self, ModelFile, ModelInfo};
 use crate::params::Params;
+use crate::plan::{Arena, Plan};
 use crate::resample::Framing;
 use crate::{Error, ErrorKind, Result};
 
@@ -31,6 +32,21 @@ pub(super) struct Inner {
     /// The normalised value of every byte, per channel.
     pub pixels: [[f32; 256]; 3],
     idle: Mutex<Vec<Runner>>,
+    /// What the first session prepared of the weights, for all that follow.
+    prepared: Mutex<Option<Arc<Arena<f32>>>>,
+}
+
+impl Inner {
+    /// The weights as the kernels of an inference plan read them: the same for any batch.
+    pub fn prepared(&self, plan: &Plan) -> Result<Arc<Arena<f32>>> {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = &*prepared {
+            return Ok(Arc::clone(prepared));
+        }
+        let new = Arc::new(plan.prepare::<Cpu>(&self.params)?);
+        *prepared = Some(Arc::clone(&new));
+        Ok(new)
+    }
 }
 
 impl Model {
@@ -83,7 +99,9 @@ impl Model {
         let (mean, std) = (info.preprocessing.mean, info.preprocessing.std);
         let value = |c: usize, byte: usize| ((byte as f64 / 255.0 - mean[c]) / std[c]) as f32;
         let pixels = std::array::from_fn(|c| std::array::from_fn(|byte| value(c, byte)));
-        Ok(Model { inner: Arc::new(Inner { graph, info, params, pixels, idle: Mutex::default() }) })
+        Ok(Model {
+            inner: Arc::new(Inner { graph, info, params, pixels, idle: Mutex::default(), prepared: Mutex::default() }),
+        })
     }
 
     /// The names of the classes, in the order of the outputs; where those are more, of the first.

@@ -1,6 +1,7 @@
 //! Memory and a plan for batches: predicts without allocating.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ndarray::{ArrayView2, ArrayView4, ArrayViewMut2};
 
@@ -131,6 +132,8 @@ impl fmt::Debug for Session {
 /// A plan with all memory that it needs besides the weights.
 pub(super) struct Runner {
     plan: Plan,
+    /// The weights as the kernels read them, which all runners of a model share.
+    prepared: Arc<Arena<f32>>,
     arena: Arena<f32>,
     /// A copy of the model's: kernels get it to change, although only training does.
     states: Arena<f32>,
@@ -155,6 +158,7 @@ impl Runner {
         let mut states = Arena::new(inner.params.states().len())?;
         states.all_mut().copy_from_slice(inner.params.states());
         Ok(Runner {
+            prepared: inner.prepared(&plan)?,
             arena: Arena::new(plan.arena_len())?,
             states,
             // A batch has at most 2^20 images of fewer than 2^31 numbers.
@@ -195,16 +199,16 @@ impl Runner {
     /// Runs the model on the first `n` images of the input buffer.
     pub fn run(&mut self, inner: &Inner, n: usize) {
         let shape = inner.graph.shape(inner.graph.images());
-        let Runner { plan, arena, states, input, several } = self;
+        let Runner { plan, prepared, arena, states, input, several } = self;
         let images = ArrayView4::from_shape((n, shape.h, shape.w, shape.c), &input.all()[..n * shape.len()]);
         let images = images.expect("the slice is as long as its shape says");
-        infer(plan, inner, states, arena, several.as_mut(), images);
+        infer(plan, (inner, prepared.all()), states, arena, several.as_mut(), images);
     }
 
     /// Runs the model on contiguous images that lie elsewhere.
     fn run_on(&mut self, inner: &Inner, images: ArrayView4<'_, f32>) {
-        let Runner { plan, arena, states, several, .. } = self;
-        infer(plan, inner, states, arena, several.as_mut(), images);
+        let Runner { plan, prepared, arena, states, several, .. } = self;
+        infer(plan, (inner, prepared.all()), states, arena, several.as_mut(), images);
     }
 
     /// The scores `[n, outputs]` of the last run.
@@ -241,7 +245,7 @@ impl Runner {
 /// Runs the plan on images, or on each of several views of them, whose mean scores it then leaves in `several`.
 fn infer(
     plan: &Plan,
-    inner: &Inner,
+    (inner, prepared): (&Inner, &[f32]),
     states: &mut Arena<f32>,
     arena: &mut Arena<f32>,
     several: Option<&mut Several>,
@@ -251,7 +255,7 @@ fn infer(
         Input { images, targets: None, key: Key::new(0) }
     }
     let Some(Several { views, view, scores }) = several else {
-        plan.infer::<Cpu>(input(images), &inner.params, states, arena);
+        plan.infer::<Cpu>(input(images), (&inner.params, prepared), states, arena);
         return;
     };
     let (n, shape) = (images.dim().0, inner.graph.shape(inner.graph.images()));
@@ -262,7 +266,7 @@ fn infer(
         let to = &mut view.all_mut()[..pixels.len()];
         one.write(pixels, shape, to);
         let images = ArrayView4::from_shape(images.dim(), &*to).expect("as long as the images");
-        plan.infer::<Cpu>(input(images), &inner.params, states, arena);
+        plan.infer::<Cpu>(input(images), (&inner.params, prepared), states, arena);
         mean.iter_mut().zip(plan.logits(n, arena)).for_each(|(mean, score)| *mean += one.weight * score);
     }
 }

@@ -106,6 +106,10 @@ fn wide<E: Real>(values: &[E]) -> Vec<f64> {
     values.iter().map(|v| v.wide()).collect()
 }
 
+fn slices<E>(values: &[Vec<E>]) -> Vec<&[E]> {
+    values.iter().map(Vec::as_slice).collect()
+}
+
 fn dim(shape: Shape, n: usize) -> (usize, usize, usize, usize) {
     (n, shape.h, shape.w, shape.c)
 }
@@ -125,6 +129,9 @@ pub fn run<B: Host>(case: &Case, operands: &Operands, run: Run, delivery: Delive
     let lens = op.saved(&case.inputs, output);
     let mut saved: Vec<Vec<B::Elem>> = lens.iter().map(|s| poison(s.per_image * n + s.fixed)).collect();
     let mut scratch = poison(kernel.scratch(&case.inputs, output, n));
+    let mut prepared = poison(kernel.prepared(&case.inputs, output));
+    let (param_slices, state_slices) = (slices(&params), slices(&states));
+    kernel.prepare(&case.inputs, output, &param_slices, &state_slices, &mut prepared);
     let key = Key::new(7);
     let view = |shape: Shape, values| ArrayView4::from_shape(dim(shape, n), values).expect("sizes fit");
     let empty = || ArrayView4::from_shape((0, 0, 0, 0), &[][..]).expect("empty");
@@ -141,6 +148,7 @@ pub fn run<B: Host>(case: &Case, operands: &Operands, run: Run, delivery: Delive
         in_place,
         params: params.iter().map(Vec::as_slice).collect(),
         states: states.iter_mut().map(Vec::as_mut_slice).collect(),
+        prepared: &prepared,
         saved: if saves { saved.iter_mut().map(Vec::as_mut_slice).collect() } else { Default::default() },
         scratch: &mut scratch,
     });
@@ -203,11 +211,15 @@ pub fn run<B: Host>(case: &Case, operands: &Operands, run: Run, delivery: Delive
 /// Compares the reference's gradients with central differences of Σ y·dy, at 6 to 60 elements of each operand (the
 /// more, the smaller the case). Elements at a kink (where left and right difference disagree) are skipped, at most a third of them.
 ///
-/// Likewise with evaluation statistics, where those make another output; else the gradients are the same.
+/// Likewise with evaluation statistics, where those make another output; else the gradients are the same. Ops that only
+/// infer have no gradients.
 ///
 /// # Errors
 /// The first element that differs, as text.
 pub fn check_gradients(case: &Case) -> Result<(), String> {
+    if case.op.op().only_infers() {
+        return Ok(());
+    }
     let mut operands = Operands::random(case, 1);
     let trained = run::<Reference>(case, &operands, Run::Train, Delivery::Write);
     let evaluated = run::<Reference>(case, &operands, Run::EvalBackward, Delivery::Write);
@@ -289,7 +301,9 @@ fn check_passes(case: &Case, operands: &Operands, passes: &Passes, pass: Run) ->
 /// The first tensor that differs, as text.
 pub fn compare<B: Host>(case: &Case, tolerance: f64) -> Result<(), String> {
     let operands = Operands::random(case, 2);
-    for passes in [Run::Train, Run::Eval, Run::EvalBackward] {
+    let passes: &[Run] =
+        if case.op.op().only_infers() { &[Run::Eval] } else { &[Run::Train, Run::Eval, Run::EvalBackward] };
+    for &passes in passes {
         let truth = run::<Reference>(case, &operands, passes, Delivery::Write);
         for delivery in [Delivery::Write, Delivery::Add, Delivery::InPlace] {
             let ours = run::<B>(case, &operands, passes, delivery);

@@ -62,6 +62,11 @@ pub trait Op: fmt::Debug + Send + Sync {
         InPlace::NEVER
     }
 
+    /// Whether it has no backward pass: only plans that infer run it.
+    fn only_infers(&self) -> bool {
+        false
+    }
+
     /// Its implementation in f64: the truth.
     fn reference(&self) -> &dyn Kernel<crate::backend::Reference>;
 
@@ -76,6 +81,22 @@ pub trait Kernel<B: Host>: Sync {
     /// Elements of working memory that either pass needs for up to `n` images.
     fn scratch(&self, _inputs: &[Shape], _output: Shape, _n: usize) -> usize {
         0
+    }
+
+    /// Elements that [`Kernel::prepare`] writes: a function of the shapes, whatever the batch.
+    fn prepared(&self, _inputs: &[Shape], _output: Shape) -> usize {
+        0
+    }
+
+    /// What an inference plan makes of parameters and states once, before its first image.
+    fn prepare(
+        &self,
+        _inputs: &[Shape],
+        _output: Shape,
+        _params: &[&[B::Elem]],
+        _states: &[&[B::Elem]],
+        _prepared: &mut [B::Elem],
+    ) {
     }
 
     /// Writes `y`, `saved` where a backward pass follows, and `states` in training.
@@ -358,6 +379,8 @@ pub struct Forward<'a, E> {
     pub states: ArrayVec<&'a mut [E], MAX_PARAMS>,
     /// Tensors for backward, in the order of [`Op::saved`]; empty where no backward pass follows.
     pub saved: ArrayVec<&'a mut [E], MAX_PARAMS>,
+    /// What [`Kernel::prepare`] wrote.
+    pub prepared: &'a [E],
     /// Working memory of [`Kernel::scratch`] elements.
     pub scratch: &'a mut [E],
 }

@@ -58,6 +58,8 @@ register! {
     linear::Linear,
     /// A 2-d convolution.
     conv2d::Conv2d,
+    /// A convolution or linear layer with the layers behind it, in inference.
+    conv_norm_act::ConvNormAct,
     /// Maximum over a sliding window.
     max_pool::MaxPool,
     /// Mean over a sliding window.
@@ -96,5 +98,6 @@ register! {
 
 pub use adaptive_pool::Reduce;
 pub use batch_norm::Statistics;
+pub use conv_norm_act::{Product, Residual};
 pub use conv_twist::{GroupOrder, Twisting};
 pub use twist::{Coordinates, Disc, TwistGradient};

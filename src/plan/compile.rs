@@ -18,6 +18,9 @@ impl Plan {
         if max_batch == 0 || max_batch > 1 << 20 {
             return Err(Error::new(ErrorKind::Usage, "batch", max_batch).expected("1 to 1,048,576 images"));
         }
+        let fused = if mode == Mode::Infer { Some(super::fuse::fuse(graph)?) } else { None };
+        let graph = fused.as_ref().unwrap_or(graph);
+        check_passes(graph, mode)?;
         let logits = graph.output();
         if let Mode::Explain(layer) = mode {
             check_explained(graph, layer)?;
@@ -29,7 +32,7 @@ impl Plan {
             compiler.backward::<B>(max_batch);
         }
         let explained = compiler.explained();
-        let Compiler { places, gradients, mut buffers, steps, .. } = compiler;
+        let Compiler { places, gradients, mut buffers, steps, prepared_len, .. } = compiler;
         let arena_len = lay_out(&mut buffers, max_batch)?;
         let output = graph.output().0;
         let loss = match places[output] {
@@ -47,6 +50,7 @@ impl Plan {
             buffers,
             steps,
             arena_len,
+            prepared_len,
             graph,
         };
         plan.check_disjoint();
@@ -108,6 +112,7 @@ struct Compiler<'g> {
     gradients: Vec<Option<usize>>,
     buffers: Vec<Buffer>,
     steps: Vec<Step>,
+    prepared_len: usize,
 }
 
 impl<'g> Compiler<'g> {
@@ -169,6 +174,7 @@ impl<'g> Compiler<'g> {
             gradients: vec![None; nodes.len()],
             buffers: Vec::new(),
             steps: Vec::new(),
+            prepared_len: 0,
         }
     }
 
@@ -206,8 +212,10 @@ impl<'g> Compiler<'g> {
                 }
             }
             let scratch = self.scratch::<B>(op, node, &shapes, at, max_batch);
+            let prepared = self.prepared::<B>(op, node, &shapes);
             let saved = self.saved[i].clone();
-            self.steps.push(Step { node: i, saved, scratch, pass: Pass::Forward { x, y, in_place: over.is_some() } });
+            let pass = Pass::Forward { x, y, in_place: over.is_some() };
+            self.steps.push(Step { node: i, saved, scratch, prepared, pass });
         }
     }
 
@@ -229,6 +237,16 @@ impl<'g> Compiler<'g> {
     ) -> Option<usize> {
         let len = B::kernel(op).scratch(shapes, node.shape, max_batch);
         (len > 0).then(|| self.buffer(format!("{} scratch", node.name), 0, len, at, at))
+    }
+
+    /// Room for what a kernel prepares.
+    fn prepared<B: Host>(&mut self, op: &dyn Op, node: &Node, shapes: &[Shape]) -> std::ops::Range<usize> {
+        if self.mode != Mode::Infer {
+            return 0..0;
+        }
+        let (start, len) = (self.prepared_len, B::kernel(op).prepared(shapes, node.shape));
+        self.prepared_len = (start + len).next_multiple_of(ALIGN);
+        start..start + len
     }
 
     fn shapes(&self, node: &Node) -> Vec<Shape> {
@@ -263,7 +281,8 @@ impl<'g> Compiler<'g> {
             let shapes = self.shapes(node);
             let scratch = self.scratch::<B>(op, node, &shapes, at, max_batch);
             let saved = self.saved[i].clone();
-            self.steps.push(Step { node: i, saved, scratch, pass: Pass::Backward { x, y, dy, dx, dparams } });
+            let pass = Pass::Backward { x, y, dy, dx, dparams };
+            self.steps.push(Step { node: i, saved, scratch, prepared: 0..0, pass });
         }
     }
 
@@ -297,6 +316,19 @@ impl<'g> Compiler<'g> {
         self.gradients[input.0] = Some(buffer);
         self.buffers[buffer].last = self.buffers[buffer].last.max(at);
         place
+    }
+}
+
+/// Whether every layer has the passes that the mode asks for.
+fn check_passes(graph: &Graph, mode: Mode) -> Result<()> {
+    let only_infers = |node: &&Node| node.op().is_some_and(Op::only_infers);
+    match graph.nodes().iter().find(only_infers).filter(|_| mode != Mode::Infer) {
+        None => Ok(()),
+        Some(node) => {
+            let found = format!("a {}, which only infers", node.op().map_or("", Op::kind));
+            let e = Error::new(ErrorKind::Unsupported, format!("layer {}", node.name), found);
+            Err(e.expected("layers that can be trained").hint("start from the graph before it was fused"))
+        }
     }
 }
 

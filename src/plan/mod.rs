@@ -2,9 +2,12 @@
 
 mod arena;
 mod compile;
+mod fuse;
 mod print;
 mod profile;
 mod run;
+
+use std::ops::Range;
 
 use crate::graph::{Graph, NodeId, Shape};
 
@@ -20,7 +23,7 @@ pub enum Mode {
     Train,
     /// Forward and loss, with evaluation statistics.
     Eval,
-    /// Forward, with evaluation statistics.
+    /// Forward, with evaluation statistics, where layers that can run as one do, and weights are prepared once.
     Infer,
     /// Forward, with evaluation statistics, then backward from the class scores to one layer: its output and its
     /// gradient stay.
@@ -62,6 +65,8 @@ pub struct Plan {
     /// The layer that is explained.
     explained: Option<Explained>,
     arena_len: usize,
+    /// Elements of what the kernels prepare.
+    prepared_len: usize,
 }
 
 /// A part of the arena, and the steps between which its content matters. Sizes are in elements.
@@ -77,7 +82,7 @@ struct Buffer {
 
 impl Buffer {
     /// The elements in use for `n` images.
-    fn range(&self, n: usize) -> std::ops::Range<usize> {
+    fn range(&self, n: usize) -> Range<usize> {
         self.offset..self.offset + self.per_image * n + self.fixed
     }
 }
@@ -125,6 +130,8 @@ struct Step {
     node: usize,
     saved: Vec<usize>,
     scratch: Option<usize>,
+    /// Its part of what was prepared.
+    prepared: Range<usize>,
     pass: Pass,
 }
 
@@ -194,6 +201,11 @@ impl Plan {
     /// Elements of arena that it needs.
     pub fn arena_len(&self) -> usize {
         self.arena_len
+    }
+
+    /// Elements that its kernels prepare before the first image: weights in the order in which they are read.
+    pub fn prepared_len(&self) -> usize {
+        self.prepared_len
     }
 
     /// Floating-point operations of a step for one image, 2 per multiply-add.

@@ -7,8 +7,9 @@ use arrayvec::ArrayVec;
 use ndarray::{ArrayView2, ArrayView4, ArrayViewMut4};
 
 use super::{Arena, DxPlace, Explained, Pass, Place, Plan, Step};
+use crate::Result;
 use crate::backend::{Host, Real};
-use crate::graph::{Node, NodeId};
+use crate::graph::{Node, NodeId, Shape};
 use crate::ops::{Backward, Forward, Grad, ParamGrad};
 use crate::params::Params;
 use crate::rng::Key;
@@ -22,6 +23,9 @@ pub(crate) struct Input<'a, E> {
     /// Names the randomness of this step.
     pub key: Key,
 }
+
+/// Parameters, states, and what was prepared of them.
+type Constants<'a, E> = (&'a Params<E>, &'a Arena<E>, &'a [E]);
 
 impl<'a, E> Input<'a, E> {
     /// The same for a shorter time (array views do not shorten their lifetimes by themselves).
@@ -42,34 +46,52 @@ impl Plan {
         arena: &mut Arena<B::Elem>,
         after: impl FnMut(NodeId, &[B::Elem]) -> ControlFlow<()>,
     ) {
-        self.forward_steps::<B>(input, params, &params.states, arena, after);
+        self.forward_steps::<B>(input, (params, &params.states, &[]), arena, after);
     }
 
-    /// Runs all forward steps with the parameters that several threads share, and a copy of the state of its own:
-    /// kernels get state to change, although only training changes it.
+    /// What an inference plan's kernels make of parameters and states: the same for any batch.
+    ///
+    /// # Errors
+    /// Kind [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where memory is too small.
+    pub(crate) fn prepare<B: Host>(&self, params: &Params<B::Elem>) -> Result<Arena<B::Elem>> {
+        let mut prepared = Arena::new(self.prepared_len)?;
+        for step in &self.steps {
+            let node = &self.graph.nodes()[step.node];
+            let Some(op) = node.op() else { continue };
+            let shapes: Vec<Shape> = node.inputs.iter().map(|&id| self.graph.shape(id)).collect();
+            let values: Vec<&[B::Elem]> = node.params.iter().map(|&p| &params.values()[params.range(p)]).collect();
+            let states: Vec<&[B::Elem]> =
+                node.states.iter().map(|&s| &params.states()[params.state_range(s)]).collect();
+            let part = &mut prepared.all_mut()[step.prepared.clone()];
+            B::kernel(op).prepare(&shapes, node.shape, &values, &states, part);
+        }
+        Ok(prepared)
+    }
+
+    /// Runs all forward steps with parameters, and what was made of them, that several threads share, and a copy of the
+    /// state of its own: kernels get state to change, although only training changes it.
     pub(crate) fn infer<B: Host>(
         &self,
         input: Input<'_, B::Elem>,
-        params: &Params<B::Elem>,
+        (params, prepared): (&Params<B::Elem>, &[B::Elem]),
         states: &mut Arena<B::Elem>,
         arena: &mut Arena<B::Elem>,
     ) {
-        self.forward_steps::<B>(input, params, states, arena, |_, _| ControlFlow::Continue(()));
+        self.forward_steps::<B>(input, (params, states, prepared), arena, |_, _| ControlFlow::Continue(()));
     }
 
     /// No slice of `states` may live: both callers have it exclusively.
     fn forward_steps<B: Host>(
         &self,
         input: Input<'_, B::Elem>,
-        params: &Params<B::Elem>,
-        states: &Arena<B::Elem>,
+        constants: Constants<'_, B::Elem>,
         arena: &mut Arena<B::Elem>,
         mut after: impl FnMut(NodeId, &[B::Elem]) -> ControlFlow<()>,
     ) {
         for step in &self.steps {
             let node = &self.graph.nodes()[step.node];
             if let Pass::Forward { x, y, in_place } = &step.pass {
-                self.forward_step::<B>(step, node, (x, *y, *in_place), input.reborrow(), (params, states), arena);
+                self.forward_step::<B>(step, node, (x, *y, *in_place), input.reborrow(), constants, arena);
                 // SAFETY: the step is over, its operands are gone.
                 let output = unsafe { arena.slice(self.buffers[*y].range(input.images.dim().0)) };
                 if after(NodeId(step.node), output).is_break() {
@@ -160,7 +182,8 @@ impl Plan {
                 Pass::Forward { x, y, in_place } => {
                     let node = &self.graph.nodes()[step.node];
                     let operands = (x.as_slice(), *y, *in_place);
-                    self.forward_step::<B>(step, node, operands, input.reborrow(), (params, &params.states), arena);
+                    let constants = (&*params, &params.states, &[][..]);
+                    self.forward_step::<B>(step, node, operands, input.reborrow(), constants, arena);
                     if self.loss == Some(*y)
                         && let Some(dloss) = self.dlast
                     {
@@ -193,7 +216,7 @@ impl Plan {
         node: &Node,
         (x, y, in_place): (&[Place], usize, bool),
         input: Input<'a, B::Elem>,
-        (params, all_states): (&'a Params<B::Elem>, &'a Arena<B::Elem>),
+        (params, all_states, prepared): Constants<'a, B::Elem>,
         arena: &'a Arena<B::Elem>,
     ) {
         let n = input.images.dim().0;
@@ -231,6 +254,7 @@ impl Plan {
             params: values,
             states,
             saved,
+            prepared: &prepared[step.prepared.clone()],
             scratch,
         });
     }

@@ -18,7 +18,7 @@ pub struct LinearGeometry {
 
 impl LinearGeometry {
     /// The 1×1 convolution over 1×1 images that computes the same.
-    fn as_convolution(&self) -> ConvGeometry {
+    pub(super) fn as_convolution(&self) -> ConvGeometry {
         ConvGeometry {
             in_h: 1,
             in_w: 1,

@@ -40,10 +40,15 @@ pub(crate) fn alone<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
+/// How many threads share the items of a call.
+pub(super) fn available() -> usize {
+    if ALONE.get() { 1 } else { rayon::current_num_threads() }
+}
+
 /// Runs `task(0..items)`, in parallel on the current rayon pool when there is more than one and the thread is not to
 /// work [`alone`].
 pub(super) fn for_each_item(items: usize, task: impl Fn(usize) + Sync + Send) {
-    if items <= 1 || ALONE.get() || rayon::current_num_threads() <= 1 {
+    if items <= 1 || available() <= 1 {
         (0..items).for_each(task);
     } else {
         (0..items).into_par_iter().with_max_len(1).for_each(task);

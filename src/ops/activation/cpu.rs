@@ -96,7 +96,7 @@ crate::multiversion! {
 
 crate::multiversion! {
     /// y = f(y).
-    fn apply_in_place(activation: Activation, y: &mut [f32]) {
+    pub(in crate::ops) fn apply_in_place(activation: Activation, y: &mut [f32]) {
         per_variant!(activation, op => {
             for y in y.iter_mut() {
                 *y = op.f(*y);

@@ -22,6 +22,8 @@ pub(super) mod cases;
 mod cpu;
 mod reference;
 
+pub(super) use cpu::apply_in_place;
+
 use serde::{Deserialize, Serialize};
 
 use super::{InPlace, Keeps, Kernel, Mismatch, Op, one_input};

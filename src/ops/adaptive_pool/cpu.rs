@@ -75,11 +75,15 @@ impl Kernel<Cpu> for AdaptivePool {
         let (_, oh, ow, _) = io.y.dim();
         let out_len = oh * ow * c;
         let y = parallel::contiguous_mut(&mut io.y);
-        let images = y.par_chunks_mut(out_len).zip(x.par_chunks(input.len()));
+        let image = |n: usize| &x[n * input.len()..][..input.len()];
         match self.reduce {
-            Reduce::Mean => images.for_each(|(y, x)| self.mean_image(x, input, y)),
-            Reduce::Max if io.saved.is_empty() => images.for_each(|(y, x)| self.max_image(x, input, y, &mut [])),
-            Reduce::Max => images
+            Reduce::Mean => parallel::images_mut(y, out_len, |n, y| self.mean_image(image(n), input, y)),
+            Reduce::Max if io.saved.is_empty() => {
+                parallel::images_mut(y, out_len, |n, y| self.max_image(image(n), input, y, &mut []));
+            }
+            Reduce::Max => y
+                .par_chunks_mut(out_len)
+                .zip(x.par_chunks(input.len()))
                 .zip(io.saved[0].par_chunks_mut(out_len))
                 .for_each(|((y, x), winners)| self.max_image(x, input, y, winners)),
         }

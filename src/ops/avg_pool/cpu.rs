@@ -12,9 +12,12 @@ impl Kernel<Cpu> for AvgPool {
         let input = Shape::new(h, w, c);
         let x = parallel::contiguous(&io.x[0]);
         let y = parallel::contiguous_mut(&mut io.y);
-        y.par_chunks_mut(oh * ow * c).zip(x.par_chunks(h * w * c)).for_each(|(y, x)| {
-            for (pixel, y) in y.chunks_mut(c).enumerate() {
-                let cells = || self.window.cells(pixel / ow, pixel % ow, input);
+        // One row at a time, so that a single image keeps several threads busy.
+        let (line, (kh, kw)) = (ow * c, self.window.kernel);
+        parallel::rows_mut(y, line, line.saturating_mul(kh.saturating_mul(kw)), |start, y| {
+            let (x, row) = (&x[start / (oh * line) * h * w * c..], start / line % oh);
+            for (column, y) in y.chunks_mut(c).enumerate() {
+                let cells = || self.window.cells(row, column, input);
                 y.fill(0.0);
                 for (_, i, j) in cells() {
                     y.iter_mut().zip(&x[(i * w + j) * c..][..c]).for_each(|(y, x)| *y += x);

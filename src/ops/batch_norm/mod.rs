@@ -76,6 +76,12 @@ impl BatchNorm {
         1.0 / (variance + self.eps).sqrt()
     }
 
+    /// One channel's evaluation as y = scale·x + shift.
+    pub(in crate::ops) fn scale_and_shift(&self, [gamma, beta, mean, variance]: [f64; 4]) -> (f64, f64) {
+        let scale = gamma * self.inverse_std(variance);
+        (scale, beta - mean * scale)
+    }
+
     /// Folds one channel's batch statistics into its state. `squares` is S.
     fn update<E: Real>(&self, state: [&mut E; 2], mean: f64, squares: f64, count: usize) {
         let [state_mean, state_var] = state;

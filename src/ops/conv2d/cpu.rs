@@ -1,5 +1,5 @@
 use super::Conv2d;
-use crate::backend::cpu::conv::{self, Activation, ConvGeometry, Epilogue};
+use crate::backend::cpu::conv::{self, ConvGeometry, Epilogue};
 use crate::backend::{Cpu, parallel, simd_level};
 use crate::graph::Shape;
 use crate::ops::{Backward, Forward, Kernel};
@@ -44,7 +44,7 @@ impl Kernel<Cpu> for Conv2d {
         let geometry = self.geometry(shape(io.x[0].dim()), shape(io.y.dim()));
         let n = io.y.dim().0;
         let bias = self.bias.then(|| io.params[1]);
-        let epilogue = Epilogue { bias, activation: Activation::None, accumulate: false };
+        let epilogue = Epilogue { bias, ..Epilogue::NONE };
         let (x, y) = (parallel::contiguous(&io.x[0]), parallel::contiguous_mut(&mut io.y));
         let forward = if io.training { conv::forward_in_training } else { conv::forward };
         forward(simd_level(), &geometry, n, x, io.params[0], y, epilogue, io.scratch);

@@ -1,5 +1,5 @@
 use super::Linear;
-use crate::backend::cpu::conv::{self, Activation, Epilogue};
+use crate::backend::cpu::conv::{self, Epilogue};
 use crate::backend::cpu::gemm::{self, LinearGeometry};
 use crate::backend::{Cpu, parallel, simd_level};
 use crate::graph::Shape;
@@ -21,7 +21,7 @@ impl Kernel<Cpu> for Linear {
         let (n, .., inputs) = io.x[0].dim();
         let geometry = LinearGeometry { inputs, outputs: self.outputs };
         let bias = self.bias.then(|| io.params[1]);
-        let epilogue = Epilogue { bias, activation: Activation::None, accumulate: false };
+        let epilogue = Epilogue { bias, ..Epilogue::NONE };
         let (x, y) = (parallel::contiguous(&io.x[0]), parallel::contiguous_mut(&mut io.y));
         gemm::forward(simd_level(), &geometry, n, x, io.params[0], y, epilogue, io.scratch);
     }

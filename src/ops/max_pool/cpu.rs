@@ -29,10 +29,13 @@ impl Kernel<Cpu> for MaxPool {
                 }
             });
         } else {
-            y.par_chunks_mut(out_len).zip(x.par_chunks(h * w * c)).for_each(|(y, x)| {
-                for (pixel, y) in y.chunks_mut(c).enumerate() {
+            // One row at a time, so that a single image keeps several threads busy.
+            let (line, (kh, kw)) = (ow * c, self.window.kernel);
+            parallel::rows_mut(y, line, line.saturating_mul(kh.saturating_mul(kw)), |start, y| {
+                let (x, row) = (&x[start / out_len * h * w * c..], start % out_len / line);
+                for (column, y) in y.chunks_mut(c).enumerate() {
                     y.fill(f32::NEG_INFINITY);
-                    for (_, i, j) in self.window.cells(pixel / ow, pixel % ow, input) {
+                    for (_, i, j) in self.window.cells(row, column, input) {
                         raise(level, y, &x[(i * w + j) * c..][..c]);
                     }
                 }

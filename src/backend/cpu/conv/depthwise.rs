@@ -68,7 +68,11 @@ pub(super) fn forward(
 ) {
     for_each_row(g, n, g.out_h, g.out_w, y, |image, row, line| {
         let x = &x[image * g.in_h * g.in_w * g.in_c..][..g.in_h * g.in_w * g.in_c];
-        output_row(level, g, row, x, w, line, epilogue);
+        let start = (image * g.out_h + row) * line.len();
+        output_row(level, g, row, x, w, line, epilogue, start);
+        if let Some(finisher) = epilogue.tail.finisher {
+            finisher.run(start, line);
+        }
     });
 }
 
@@ -122,8 +126,10 @@ fn multiply_add(sums: &mut [f32; CHANNELS], w: &[f32], x: &[f32]) {
 }
 
 crate::multiversion! {
-    /// One row of the output of one image.
-    fn output_row(g: &ConvGeometry, row: usize, x: &[f32], w: &[f32], line: &mut [f32], epilogue: Epilogue) {
+    /// One row of the output of one image, which begins at `start` of the batch.
+    fn output_row(
+        g: &ConvGeometry, row: usize, x: &[f32], w: &[f32], line: &mut [f32], epilogue: Epilogue, start: usize,
+    ) {
         let (vertical, horizontal, channels) = (Taps::vertical(g), Taps::horizontal(g), g.in_c);
         for (column, pixel) in line.chunks_exact_mut(channels).enumerate() {
             for (i, pixel) in pixel.chunks_mut(CHANNELS).enumerate() {
@@ -137,10 +143,11 @@ crate::multiversion! {
                         multiply_add(&mut sums, w, &x[(in_y * g.in_w + in_x) * channels + first..][..len]);
                     }
                 }
+                let at = start + column * channels + first;
                 for (c, (value, sum)) in pixel.iter_mut().zip(sums).enumerate() {
                     let bias = epilogue.bias.map_or(0.0, |b| b[first + c]);
                     let old = if epilogue.accumulate { *value } else { 0.0 };
-                    *value = old + epilogue.activation.apply(sum + bias);
+                    *value = epilogue.tail.apply(epilogue.activation.apply(sum + bias), old, first + c, at + c);
                 }
             }
         }

@@ -10,7 +10,8 @@
 //!   makes s² sets of input pixels, each reached by its own subset of taps;
 //! - weight gradient (`dweight`): rows = (kernel row, kernel column, channel), columns = output channels, k = pixels.
 //!
-//! In training, 3 × 3 kernels of stride 1 over many channels take a quarter of the multiplications (`winograd`).
+//! 3 × 3 kernels of stride 1 over many channels take a quarter of the multiplications (`winograd`). For inference, weights are
+//! prepared once (`packed`), and the layers behind a convolution join its last step (`tail`).
 //!
 //! Depthwise convolutions (one channel per group) have loops over channels of their own (`depthwise`).
 //!
@@ -18,7 +19,7 @@
 //! length, or a geometry that does not fit together, are programmer errors and panic.
 //!
 //! Same bits for any number of threads at one level; what an image gives does not depend on the batch around it.
-//! [`forward_in_training`] and [`forward`] differ in their last bits.
+//! [`forward_in_training`], [`PackedConvolution`] and [`forward`] differ in their last bits.
 
 mod axis;
 mod bias;
@@ -26,6 +27,9 @@ mod depth;
 mod depthwise;
 mod dweight;
 mod pack;
+mod packed;
+mod rows;
+mod tail;
 mod taps;
 mod window;
 mod winograd;
@@ -34,6 +38,8 @@ mod winograd;
 mod tests;
 
 pub use bias::{bias_gradient, bias_gradient_scratch};
+pub use packed::PackedConvolution;
+pub use tail::{Finisher, Tail};
 
 use super::simd::Level;
 use axis::Direction;
@@ -144,7 +150,7 @@ impl Activation {
     }
 }
 
-/// What follows the sums of a forward pass: `y ← act(sum + bias)`, or `y ← y + act(sum + bias)`.
+/// What follows the sums of a forward pass: `y ← act(sum + bias)`, or `y ← y + act(sum + bias)`, and the [`Tail`].
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<'a> {
     /// One float per output channel.
@@ -153,11 +159,24 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
     /// Adds to what `y` holds instead of overwriting it.
     pub accumulate: bool,
+    /// What comes behind, in inference.
+    pub tail: Tail<'a>,
 }
 
 impl Epilogue<'_> {
     /// Writes the bare sums.
-    pub const NONE: Epilogue<'static> = Epilogue { bias: None, activation: Activation::None, accumulate: false };
+    pub const NONE: Epilogue<'static> =
+        Epilogue { bias: None, activation: Activation::None, accumulate: false, tail: Tail::NONE };
+}
+
+impl Epilogue<'_> {
+    /// Panics unless what it holds fits `channels` and an output of `len` floats.
+    fn check(&self, channels: usize, len: usize) {
+        assert!(self.bias.is_none_or(|b| b.len() == channels), "one bias per output channel");
+        let scale = self.tail.scale;
+        assert!(scale.is_none_or(|(a, b)| a.len() == channels && b.len() == channels), "one scale per output channel");
+        assert!(self.tail.residual.is_none_or(|r| r.len() == len), "a residual of the output's size");
+    }
 }
 
 /// Scratch floats that [`forward`] needs for any n up to `max_n`.
@@ -182,7 +201,7 @@ pub fn forward(
     scratch: &mut [f32],
 ) {
     geometry.check(level, n, x.len(), w.len(), y.len());
-    assert!(epilogue.bias.is_none_or(|b| b.len() == geometry.out_c), "one bias per output channel");
+    epilogue.check(geometry.out_c, y.len());
     if geometry.is_depthwise() {
         return depthwise::forward(level, geometry, n, x, w, y, epilogue);
     }
@@ -214,7 +233,7 @@ pub fn forward_in_training(
         return forward(level, geometry, n, x, w, y, epilogue, scratch);
     };
     geometry.check(level, n, x.len(), w.len(), y.len());
-    assert!(epilogue.bias.is_none_or(|b| b.len() == geometry.out_c), "one bias per output channel");
+    epilogue.check(geometry.out_c, y.len());
     winograd.run(n, x, w, y, epilogue, scratch);
 }
 

@@ -9,7 +9,7 @@ use super::axis::{Axis, Direction, Phase};
 use super::depth::{Depth, Part};
 use super::pack::{Block, Columns, pack_rows, pack_transposed};
 use super::window::{Source, Unit, Units, View, inside};
-use super::{Activation, ConvGeometry, Epilogue};
+use super::{Activation, ConvGeometry, Epilogue, Finisher};
 use crate::backend::cpu::simd::Level;
 use crate::backend::cpu::threads::{self, Disjoint};
 use crate::backend::cpu::tile::{self, Finish, Tile};
@@ -21,6 +21,9 @@ const UNIT_PIXELS: usize = 64;
 /// The most floats of a window (256 KB): beside a panel of weights it stays in a core's second-level cache.
 const WINDOW_LIMIT: usize = 64 * 1024;
 
+/// Rows that are whole tiles at each level: units of many images have a multiple of it.
+const WHOLE_TILES: usize = 24;
+
 /// Images per unit where tiles hold one pixel of several images: whole tiles at most levels.
 const POSITION_IMAGES: usize = 16;
 
@@ -29,7 +32,7 @@ const POSITION_BATCH: usize = 8;
 const POSITION_PIXELS: usize = 256;
 
 /// k per pass over a panel of weights; 1024·48 floats leave room for the window in the second-level cache.
-const PANEL_ROWS: usize = 1024;
+pub(super) const PANEL_ROWS: usize = 1024;
 
 /// Up to this many output pixels, weights are read where they are: packing them would cost as much as using them.
 const UNPACKED_PIXELS: usize = 32;
@@ -80,6 +83,13 @@ struct UnitContext<'a> {
     by_position: bool,
 }
 
+impl UnitContext<'_> {
+    /// The residual of the destination's first float, or null.
+    fn residual(&self) -> *const f32 {
+        self.epilogue.tail.residual.map_or(std::ptr::null(), <[f32]>::as_ptr)
+    }
+}
+
 /// One pass over a unit: a phase, the columns of a block, a part of k.
 struct Pass<'a> {
     y: &'a Phase,
@@ -121,6 +131,13 @@ impl TapConvolution {
         };
         let columns = x.span(0..x.grid());
         let destination_group = destination.c / g.groups;
+        let in_place = y.span(0..y.grid()).is_inside(source.h) && columns.is_inside(source.w);
+        let limit = if in_place { 2 * WINDOW_LIMIT } else { WINDOW_LIMIT };
+        let mut units =
+            Units::new(UNIT_PIXELS, limit, (y.grid(), x.grid()), columns.len * source.c, |rows| y.span(0..rows).len);
+        if units.images > WHOLE_TILES {
+            units.images -= units.images % WHOLE_TILES;
+        }
         TapConvolution {
             level,
             geometry: *g,
@@ -132,10 +149,8 @@ impl TapConvolution {
             source_group: source.c / g.groups,
             destination_group,
             columns: Columns::new(destination_group, level),
-            units: Units::new(UNIT_PIXELS, WINDOW_LIMIT, (y.grid(), x.grid()), columns.len * source.c, |rows| {
-                y.span(0..rows).len
-            }),
-            in_place: y.span(0..y.grid()).is_inside(source.h) && columns.is_inside(source.w),
+            units,
+            in_place,
         }
     }
 
@@ -144,7 +159,8 @@ impl TapConvolution {
         self.geometry.kernel.0 * self.geometry.kernel.1 * self.source_group
     }
 
-    fn packed_len(&self) -> usize {
+    /// Floats of the packed weights.
+    pub(super) fn packed_len(&self) -> usize {
         self.geometry.groups * self.depth() * self.columns.padded()
     }
 
@@ -176,12 +192,14 @@ impl TapConvolution {
         self.geometry.groups * self.columns.blocks()
     }
 
-    /// Work items as (parts of the units, parts of the blocks): units first, blocks too where units are few.
+    /// Work items as (parts of the units, parts of the blocks): units first, blocks too where units are few. Each part of
+    /// the blocks copies its window for itself: there are no more of them than threads can use. No sum depends on it.
     fn items(&self, n: usize) -> (usize, usize) {
         let items = threads::items_for(self.geometry.flops(n));
         let by_unit = self.units(n).count(n).min(items);
         let by_block = if by_unit >= 16 { 1 } else { (items / by_unit).min(16).min(self.blocks()) };
-        (by_unit, by_block.min(threads::MAX_ITEMS / by_unit))
+        let useful = if threads::available() > 1 { 2 * threads::available() } else { 1 };
+        (by_unit, by_block.min(threads::MAX_ITEMS / by_unit).min(useful))
     }
 
     /// Scratch floats for any n up to `max_n`.
@@ -207,6 +225,39 @@ impl TapConvolution {
         debug_assert!(scratch.len() >= self.scratch(n), "scratch: {} floats < {}", scratch.len(), self.scratch(n));
         let (packed, windows) = aligned(scratch).split_at_mut(self.packed_len());
         let weights = self.place_weights(n, weights, packed);
+        self.run_on(n, source, weights, destination, epilogue, windows);
+    }
+
+    /// Scratch floats of [`TapConvolution::run_packed`] for any n up to `max_n`.
+    pub(super) fn packed_scratch(&self, max_n: usize) -> usize {
+        self.scratch(max_n) - self.packed_len()
+    }
+
+    /// Runs over `n` images with weights that [`TapConvolution::pack_all`] has packed.
+    pub(super) fn run_packed(
+        &self,
+        n: usize,
+        source: &[f32],
+        packed: &[f32],
+        destination: &mut [f32],
+        epilogue: Epilogue,
+        scratch: &mut [f32],
+    ) {
+        if n > 0 && !destination.is_empty() {
+            assert_eq!(packed.len(), self.packed_len(), "weights packed for this convolution");
+            self.run_on(n, source, Weights::Packed(packed), destination, epilogue, aligned(scratch));
+        }
+    }
+
+    fn run_on(
+        &self,
+        n: usize,
+        source: &[f32],
+        weights: Weights,
+        destination: &mut [f32],
+        epilogue: Epilogue,
+        windows: &mut [f32],
+    ) {
         let (by_unit, by_block) = self.items(n);
         let (window, units, by_position) = (self.window_len(n), self.units(n), self.by_position(n));
         let windows = Disjoint::new(&mut windows[..window * by_unit * by_block]);
@@ -227,8 +278,42 @@ impl TapConvolution {
                 for block in blocks.clone() {
                     self.run_block(&context, block, weights);
                 }
+                if let Some(finisher) = epilogue.tail.finisher {
+                    self.finish_unit(&context, &blocks, finisher);
+                }
             }
         });
+    }
+
+    /// Hands the values of some blocks of columns of a unit to a finisher: in long runs, where these are all columns.
+    fn finish_unit(&self, context: &UnitContext, blocks: &Range<usize>, finisher: Finisher) {
+        let columns = if blocks.len() == self.blocks() {
+            0..self.destination_c
+        } else {
+            let place = |index: usize| {
+                let (group, block) = self.group_and_block(index);
+                group * self.destination_group + block.first
+            };
+            let (last_group, last) = self.group_and_block(blocks.end - 1);
+            place(blocks.start)..last_group * self.destination_group + last.first + last.columns
+        };
+        let whole = columns.len() == self.destination_c;
+        let line = self.x.destination * self.destination_c;
+        for image in context.unit.images.clone() {
+            let rows = &context.unit.rows;
+            let first = image * self.y.destination;
+            let (start, end) = ((first + rows.start) * line, (first + rows.end) * line);
+            if whole {
+                // SAFETY: the pixels of a unit belong to this work item alone.
+                finisher.run(start, unsafe { context.destination.slice(start..end) });
+                continue;
+            }
+            for pixel in (start..end).step_by(self.destination_c) {
+                let range = pixel + columns.start..pixel + columns.end;
+                // SAFETY: and so do the columns of its blocks.
+                finisher.run(range.start, unsafe { context.destination.slice(range) });
+            }
+        }
     }
 
     /// Packs the weights unless they can serve as they are.
@@ -238,6 +323,12 @@ impl TapConvolution {
         if self.direction == Direction::Forward && (one_aligned_block || pixels <= UNPACKED_PIXELS) {
             return Weights::InPlace(weights);
         }
+        self.pack_all(weights, packed);
+        Weights::Packed(packed)
+    }
+
+    /// Packs the weights of all groups, blocks and phases.
+    pub(super) fn pack_all(&self, weights: &[f32], packed: &mut [f32]) {
         let shared = Disjoint::new(packed);
         let pack = |item: usize| {
             let (group, block) = self.group_and_block(item);
@@ -250,7 +341,6 @@ impl TapConvolution {
         } else {
             threads::for_each_item(self.blocks(), pack);
         }
-        Weights::Packed(packed)
     }
 
     fn group_and_block(&self, index: usize) -> (usize, Block) {
@@ -319,21 +409,27 @@ impl TapConvolution {
         if rows.is_empty() || x.count == 0 {
             return;
         }
-        let Epilogue { bias, activation, accumulate } = context.epilogue;
-        let split = activation == Activation::None || !accumulate;
+        let Epilogue { bias, activation, accumulate, tail } = context.epilogue;
+        let split = !accumulate || (activation == Activation::None && tail.is_sum());
         let limit = if split { PANEL_ROWS } else { usize::MAX };
         let depth = Depth::new(&context.view, (y, x), self.source_group, self.source.c, limit);
         let column = group * self.destination_group + block.first;
         for part in 0..depth.parts() {
             let last = part + 1 == depth.parts();
             let mut tile = Tile::empty();
+            let scale = tail.scale.filter(|_| last);
+            let of_column = |values: &[f32]| values[column..].as_ptr();
             tile.ldb = panel.row;
             tile.last_columns = block.last_columns(tile::lanes(self.level));
             tile.finish = Finish {
                 partial: part > 0 || (accumulate && split),
                 add: accumulate && !split,
-                bias: bias.filter(|_| last).map_or(std::ptr::null(), |bias| bias[column..].as_ptr()),
+                bias: bias.filter(|_| last).map_or(std::ptr::null(), of_column),
                 activation: if last { activation } else { Activation::None },
+                scale: scale.map_or(std::ptr::null(), |(scale, _)| of_column(scale)),
+                shift: scale.map_or(std::ptr::null(), |(_, shift)| of_column(shift)),
+                residual: last && tail.residual.is_some(),
+                last: if last { tail.activation } else { Activation::None },
             };
             let (rows, part, depth) = (rows.clone(), depth.part(part), &depth);
             let pass = Pass { y, x, rows, block, depth, part, panel, channel: group * self.source_group, column };
@@ -355,6 +451,7 @@ impl TapConvolution {
             + (x.origin - view.left) * self.source.c as isize;
         let (step_y, step_x) = (self.y.source_step() * view.row, self.x.source_step() * self.source.c);
         let at_most = tile::tile_rows(self.level, pass.block.vectors);
+        let residual = context.residual();
         let mut filled = 0;
         for (local, image) in context.unit.images.clone().enumerate() {
             for row in pass.rows.clone() {
@@ -363,6 +460,7 @@ impl TapConvolution {
                 for _ in 0..x.count {
                     tile.a[filled] = view.start.wrapping_offset(from);
                     tile.c[filled] = context.destination.start().wrapping_add(to);
+                    tile.residual[filled] = residual.wrapping_add(to);
                     filled += 1;
                     from += step_x as isize;
                     to += self.x.phases() * self.destination_c;
@@ -381,7 +479,7 @@ impl TapConvolution {
     /// All pixels of a unit, each for as many images at a time as a tile has rows, with the taps inside the image.
     fn run_positions(&self, context: &UnitContext, pass: &Pass, tile: &mut Tile) {
         let Pass { y, x, .. } = pass;
-        let (view, images) = (&context.view, &context.unit.images);
+        let (view, images, residual) = (&context.view, &context.unit.images, context.residual());
         let at_most = tile::tile_rows(self.level, pass.block.vectors);
         for (row, column) in pass.rows.clone().flat_map(|row| (0..x.count).map(move |column| (row, column))) {
             let top = y.origin + (row * self.y.source_step()) as isize;
@@ -395,13 +493,14 @@ impl TapConvolution {
             let corner = top * view.row as isize + left * self.source.c as isize;
             let from = view.start.wrapping_offset(corner + (pass.channel + slice) as isize);
             let to = self.destination_pixel(images.start, (y, x), row, column) + pass.column;
-            let to = context.destination.start().wrapping_add(to);
+            let (to, residual) = (context.destination.start().wrapping_add(to), residual.wrapping_add(to));
             let image = self.y.destination * self.x.destination * self.destination_c;
             for first in (0..images.len()).step_by(at_most) {
                 let rows = at_most.min(images.len() - first);
                 for r in 0..rows {
                     tile.a[r] = from.wrapping_add((first + r) * view.image);
                     tile.c[r] = to.wrapping_add((first + r) * image);
+                    tile.residual[r] = residual.wrapping_add((first + r) * image);
                 }
                 self.run_tile(pass.block, tile, rows);
             }

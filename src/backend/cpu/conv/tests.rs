@@ -3,6 +3,8 @@
 use super::*;
 use crate::backend::cpu::simd::levels_available;
 
+mod packed;
+
 /// Input height, width, channels; output channels; kernel, stride, pad, dilation; groups.
 pub(super) type Shape =
     (usize, usize, usize, usize, (usize, usize), (usize, usize), (usize, usize), (usize, usize), usize);
@@ -147,7 +149,7 @@ fn forward_is_right() {
             for (accumulate, bias) in [(false, None), (false, Some(&bias)), (true, None), (true, Some(&bias))] {
                 let old = random(g.output_len(n), 4);
                 let mut y = if accumulate { old.clone() } else { poison(g.output_len(n)) };
-                let epilogue = Epilogue { bias: bias.map(Vec::as_slice), activation, accumulate };
+                let epilogue = Epilogue { bias: bias.map(Vec::as_slice), activation, accumulate, ..Epilogue::NONE };
                 forward(level, g, n, &x, &w, &mut y, epilogue, &mut scratch);
                 let finish = |i: usize, sum: f64| {
                     let v = sum + bias.map_or(0.0, |b| f64::from(b[i % g.out_c]));

@@ -1,6 +1,6 @@
 //! The tile with AVX2 and FMA: 8 floats per vector; 12 sums, 2 columns, a broadcast and the mask fill the 16 registers.
 
-use super::{Tile, Vector, compute};
+use super::{Tile, Vector, compute, compute_row};
 use std::arch::x86_64::*;
 
 // SAFETY: AVX, AVX2 and FMA instructions, only reached through `run` of this module.
@@ -99,4 +99,12 @@ pub(super) unsafe fn run(vectors: usize, tile: &Tile) {
             (_, _) => compute::<__m256, 1, 2>(tile),
         }
     }
+}
+
+/// # Safety
+/// As [`super::row`]; the machine has AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn row(x: &[f32], panels: &[*const f32], widths: &[usize], values: &mut [f32], add: bool) {
+    // SAFETY: the caller's promise.
+    unsafe { compute_row::<__m256>(x, panels, widths, values, add) }
 }

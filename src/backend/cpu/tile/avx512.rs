@@ -1,6 +1,6 @@
 //! The tile with AVX-512: 16 floats per vector; 24 sums, 3 columns and a broadcast in 32 registers.
 
-use super::{Tile, Vector, compute};
+use super::{Tile, Vector, compute, compute_row};
 use std::arch::x86_64::*;
 
 // SAFETY: AVX-512 F instructions, only reached through `run` of this module.
@@ -101,4 +101,12 @@ pub(super) unsafe fn run(vectors: usize, tile: &Tile) {
             (_, _) => compute::<__m512, 1, 3>(tile),
         }
     }
+}
+
+/// # Safety
+/// As [`super::row`]; the machine has AVX-512 F.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn row(x: &[f32], panels: &[*const f32], widths: &[usize], values: &mut [f32], add: bool) {
+    // SAFETY: the caller's promise.
+    unsafe { compute_row::<__m512>(x, panels, widths, values, add) }
 }

@@ -45,7 +45,7 @@ impl Loop {
     pub(super) const ONCE: Loop = Loop { count: 1, step: 0, skip: 0 };
 }
 
-/// What happens to the sums: `C ← act(sum [+ C] + bias) [+ C]`.
+/// What happens to the sums: `C ← last(act(sum [+ C] + bias) [· scale + shift] [+ C] [+ residual])`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Finish {
     /// Adds C as it was before bias and activation: C holds the sum over earlier k.
@@ -55,25 +55,47 @@ pub(super) struct Finish {
     /// One float per column of the tile, or null.
     pub bias: *const f32,
     pub activation: Activation,
+    /// One float per column of the tile each, or null both.
+    pub scale: *const f32,
+    pub shift: *const f32,
+    /// Whether [`Tile::residual`] is added.
+    pub residual: bool,
+    pub last: Activation,
 }
 
 impl Finish {
     /// Whether C stays as it is if there is nothing to sum.
     pub(super) fn is_identity(&self) -> bool {
-        (self.partial || self.add) && self.bias.is_null() && self.activation == Activation::None
+        (self.partial || self.add)
+            && self.bias.is_null()
+            && self.activation == Activation::None
+            && self.scale.is_null()
+            && !self.residual
+            && self.last == Activation::None
     }
 
     /// Plain `C ← sum`, or `C ← C + sum`.
     pub(super) fn plain(add: bool) -> Finish {
-        Finish { partial: add, add: false, bias: std::ptr::null(), activation: Activation::None }
+        Finish {
+            partial: add,
+            add: false,
+            bias: std::ptr::null(),
+            activation: Activation::None,
+            scale: std::ptr::null(),
+            shift: std::ptr::null(),
+            residual: false,
+            last: Activation::None,
+        }
     }
 }
 
-/// One call of the tile. Entries of `a` and `c` from `rows` on are ignored.
+/// One call of the tile. Entries of `a`, `c` and `residual` from `rows` on are ignored.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     pub a: [*const f32; MAX_ROWS],
     pub c: [*mut f32; MAX_ROWS],
+    /// Read where `finish` says so.
+    pub residual: [*const f32; MAX_ROWS],
     pub rows: usize,
     pub outer: Loop,
     pub middle: Loop,
@@ -91,6 +113,7 @@ impl Tile {
         Tile {
             a: [std::ptr::null(); MAX_ROWS],
             c: [std::ptr::null_mut(); MAX_ROWS],
+            residual: [std::ptr::null(); MAX_ROWS],
             rows: 0,
             outer: Loop::ONCE,
             middle: Loop::ONCE,
@@ -129,7 +152,8 @@ pub(super) fn tile_rows(level: Level, vectors: usize) -> usize {
 ///
 /// # Safety
 /// For each row r < `rows` and each k, `a[r]` + offset(k) is readable; B's rows are readable up to the last column;
-/// `c[r]` up to the last column is this thread's to write, and initialised if `finish` adds it; `rows` is at most
+/// `c[r]` up to the last column is this thread's to write, and initialised if `finish` adds it; likewise `residual[r]` is
+/// readable; `rows` is at most
 /// [`tile_rows`] and `vectors` at most [`max_vectors`], and the machine has the level.
 #[inline]
 pub(super) unsafe fn run(level: Level, vectors: usize, tile: &Tile) {
@@ -145,6 +169,40 @@ pub(super) unsafe fn run(level: Level, vectors: usize, tile: &Tile) {
             Level::Avx512 => avx512::run(vectors, tile),
             #[cfg(not(target_arch = "x86_64"))]
             _ => portable::run(vectors, tile),
+        }
+    }
+}
+
+/// Vectors of columns whose sums [`row`] computes side by side: as many as a chain of multiply-adds takes to be ready
+/// for the next, at two per cycle.
+pub(super) const ROW_VECTORS: usize = 8;
+
+/// One row: `values[j] = Σ_k x[k]·B[k][j]`, or that added, the columns in up to [`ROW_VECTORS`] vectors that each have a panel of their
+/// own, of `widths` floats per k. Sums as those of [`run`].
+///
+/// # Safety
+/// Each panel has a vector at each k·width; the machine has the level.
+pub(super) unsafe fn row(
+    level: Level,
+    x: &[f32],
+    panels: &[*const f32],
+    widths: &[usize],
+    values: &mut [f32],
+    add: bool,
+) {
+    let (count, lanes) = (panels.len(), lanes(level));
+    assert!(count == widths.len() && (1..=ROW_VECTORS).contains(&count));
+    assert!(values.len() > (count - 1) * lanes && values.len() <= count * lanes);
+    // SAFETY: the caller's promise, and what was just checked.
+    unsafe {
+        match level {
+            Level::Portable => portable::row(x, panels, widths, values, add),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => avx2::row(x, panels, widths, values, add),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => avx512::row(x, panels, widths, values, add),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => portable::row(x, panels, widths, values, add),
         }
     }
 }
@@ -250,21 +308,29 @@ unsafe fn finish<V: Vector, const ROWS: usize, const VECTORS: usize>(
 ) {
     // SAFETY: rows below `tile.rows` are the caller's to read and write up to the last column.
     unsafe {
+        let old = tile.c.map(|c| c.cast_const());
         if tile.finish.partial {
-            add_old::<V, ROWS, VECTORS>(tile, mask, sums);
+            add_rows::<V, ROWS, VECTORS>(&old, tile.rows, mask, sums);
         }
         if !tile.finish.bias.is_null() {
             let bias = load_row::<V, VECTORS>(tile.finish.bias, mask);
             for_each_vector(sums, |sum, v| sum.add(bias[v]));
         }
-        match tile.finish.activation {
-            Activation::None => {}
-            Activation::Relu => for_each_vector(sums, |sum, _| sum.relu()),
-            Activation::LeakyRelu(slope) => for_each_vector(sums, |sum, _| sum.leaky_relu(V::splat(slope))),
+        activate::<V, ROWS, VECTORS>(tile.finish.activation, sums);
+        if !tile.finish.scale.is_null() {
+            let scale = load_row::<V, VECTORS>(tile.finish.scale, mask);
+            let shift = load_row::<V, VECTORS>(tile.finish.shift, mask);
+            // Two roundings, as everywhere where a scale is applied: an image gives the same bits by any way.
+            let zero = V::splat(0.0);
+            for_each_vector(sums, |sum, v| sum.multiply_add(scale[v], zero).add(shift[v]));
         }
         if tile.finish.add {
-            add_old::<V, ROWS, VECTORS>(tile, mask, sums);
+            add_rows::<V, ROWS, VECTORS>(&old, tile.rows, mask, sums);
         }
+        if tile.finish.residual {
+            add_rows::<V, ROWS, VECTORS>(&tile.residual, tile.rows, mask, sums);
+        }
+        activate::<V, ROWS, VECTORS>(tile.finish.last, sums);
         for r in 0..ROWS {
             if r < tile.rows {
                 for v in 0..VECTORS - 1 {
@@ -276,21 +342,38 @@ unsafe fn finish<V: Vector, const ROWS: usize, const VECTORS: usize>(
     }
 }
 
+/// Adds the first `count` of `rows`.
 #[inline(always)]
-unsafe fn add_old<V: Vector, const ROWS: usize, const VECTORS: usize>(
-    tile: &Tile,
+unsafe fn add_rows<V: Vector, const ROWS: usize, const VECTORS: usize>(
+    rows: &[*const f32; MAX_ROWS],
+    count: usize,
     mask: V::Mask,
     sums: &mut [[V; VECTORS]; ROWS],
 ) {
     for r in 0..ROWS {
-        if r < tile.rows {
-            // SAFETY: rows below `tile.rows` are readable up to the last column.
+        if r < count {
+            // SAFETY: the caller's rows are readable up to the last column.
             unsafe {
-                let old = load_row::<V, VECTORS>(tile.c[r], mask);
+                let row = load_row::<V, VECTORS>(rows[r], mask);
                 for v in 0..VECTORS {
-                    sums[r][v] = sums[r][v].add(old[v]);
+                    sums[r][v] = sums[r][v].add(row[v]);
                 }
             }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn activate<V: Vector, const ROWS: usize, const VECTORS: usize>(
+    activation: Activation,
+    sums: &mut [[V; VECTORS]; ROWS],
+) {
+    // SAFETY: instructions that the machine has, by the caller's promise.
+    unsafe {
+        match activation {
+            Activation::None => {}
+            Activation::Relu => for_each_vector(sums, |sum, _| sum.relu()),
+            Activation::LeakyRelu(slope) => for_each_vector(sums, |sum, _| sum.leaky_relu(V::splat(slope))),
         }
     }
 }
@@ -304,5 +387,63 @@ fn for_each_vector<V: Vector, const ROWS: usize, const VECTORS: usize>(
         for (v, sum) in row.iter_mut().enumerate() {
             *sum = f(*sum, v);
         }
+    }
+}
+
+/// [`row`] for any vector type.
+///
+/// # Safety
+/// As [`row`].
+#[inline(always)]
+unsafe fn compute_row<V: Vector>(x: &[f32], panels: &[*const f32], widths: &[usize], values: &mut [f32], add: bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match panels.len() {
+            1 => row_of::<V, 1>(x, panels, widths, values, add),
+            2 => row_of::<V, 2>(x, panels, widths, values, add),
+            3 => row_of::<V, 3>(x, panels, widths, values, add),
+            4 => row_of::<V, 4>(x, panels, widths, values, add),
+            5 => row_of::<V, 5>(x, panels, widths, values, add),
+            6 => row_of::<V, 6>(x, panels, widths, values, add),
+            7 => row_of::<V, 7>(x, panels, widths, values, add),
+            _ => row_of::<V, 8>(x, panels, widths, values, add),
+        }
+    }
+}
+
+/// # Safety
+/// As [`row`]; there are `COUNT` panels.
+#[inline(always)]
+unsafe fn row_of<V: Vector, const COUNT: usize>(
+    x: &[f32],
+    panels: &[*const f32],
+    widths: &[usize],
+    values: &mut [f32],
+    add: bool,
+) {
+    // SAFETY: panels are read at the k of x; `values` ends in the last vector, as the caller of `row` promised.
+    unsafe {
+        let mut b: [*const f32; COUNT] = std::array::from_fn(|v| panels[v]);
+        let widths: [usize; COUNT] = std::array::from_fn(|v| widths[v]);
+        let mut sums = [V::splat(0.0); COUNT];
+        for &x in x {
+            let x = V::splat(x);
+            for v in 0..COUNT {
+                sums[v] = x.multiply_add(V::load(b[v]), sums[v]);
+                b[v] = b[v].wrapping_add(widths[v]);
+            }
+        }
+        let (to, whole) = (values.as_mut_ptr(), (COUNT - 1) * V::LANES);
+        let mask = V::mask(values.len() - whole);
+        if add {
+            let old = load_row::<V, COUNT>(to, mask);
+            for v in 0..COUNT {
+                sums[v] = sums[v].add(old[v]);
+            }
+        }
+        for v in 0..COUNT - 1 {
+            sums[v].store(to.add(v * V::LANES));
+        }
+        sums[COUNT - 1].store_masked(to.add(whole), mask);
     }
 }

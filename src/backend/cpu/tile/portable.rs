@@ -1,6 +1,6 @@
 //! The tile on any machine: four floats in an array, which compilers turn into one SSE2 or NEON register.
 
-use super::{Tile, Vector, compute};
+use super::{Tile, Vector, compute, compute_row};
 
 #[derive(Clone, Copy)]
 #[repr(align(16))]
@@ -101,4 +101,11 @@ pub(super) unsafe fn run(vectors: usize, tile: &Tile) {
             (_, _) => compute::<Four, 1, 2>(tile),
         }
     }
+}
+
+/// # Safety
+/// As [`super::row`].
+pub(super) unsafe fn row(x: &[f32], panels: &[*const f32], widths: &[usize], values: &mut [f32], add: bool) {
+    // SAFETY: the caller's promise.
+    unsafe { compute_row::<Four>(x, panels, widths, values, add) }
 }

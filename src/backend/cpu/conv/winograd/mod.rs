@@ -15,8 +15,9 @@
 //! Floor: a quarter of the multiply-adds of the sum over taps, counting whole tiles; the transforms read and write 36 values
 //! for every 16 of source and destination, within the caches.
 //!
-//! Rounding errors are about twice the direct sum's (root mean square), so that inference, where an image must give the same
-//! bits in any batch and one image must not wait for transformed weights, stays with that.
+//! Rounding errors are about twice the direct sum's (root mean square). The choice between the two depends on the layer's shape
+//! alone, so that an image gives the same bits in any batch. In inference the weights are transformed once, before the
+//! first image.
 
 mod by_columns;
 mod by_units;
@@ -27,6 +28,7 @@ pub(super) use dweight::WeightGradient;
 
 use super::axis::Direction;
 use super::pack::{Block, Columns, pack_transposed};
+use super::tail::finish;
 use super::window::Source;
 use super::{Activation, ConvGeometry, Epilogue};
 use crate::backend::cpu::simd::Level;
@@ -40,6 +42,9 @@ const MIN_MORE_CHANNELS: usize = 64;
 
 /// Forward, maps with shorter sides keep the direct sum's smaller rounding errors.
 const MIN_FORWARD_SIDE: usize = 8;
+
+/// With prepared weights, maps with shorter sides read more weights per product than a single image can pay for.
+const MIN_PREPARED_SIDE: usize = 7;
 
 /// The most work items; each has room of its own.
 const MAX_ITEMS: usize = 32;
@@ -167,6 +172,17 @@ impl Winograd {
         if !suits(g) || (direction == Direction::Forward && g.out_h.min(g.out_w) < MIN_FORWARD_SIDE) {
             return None;
         }
+        Some(Winograd::of(level, g, direction))
+    }
+
+    /// Forward with weights that are prepared once: `None` where the direct sum is better, and where a single image would
+    /// have too many weights to read.
+    pub(super) fn prepared(level: Level, g: &ConvGeometry) -> Option<Winograd> {
+        let pays = suits(g) && g.out_h.min(g.out_w) >= MIN_PREPARED_SIDE && !has_many_weights(g.in_c, g.out_c);
+        pays.then(|| Winograd::of(level, g, Direction::Forward))
+    }
+
+    fn of(level: Level, g: &ConvGeometry, direction: Direction) -> Winograd {
         let input = Source { h: g.in_h, w: g.in_w, c: g.in_c };
         let output = Source { h: g.out_h, w: g.out_w, c: g.out_c };
         // dx[i] = Σ dy[i + pad − k]·w[k] reads dy from i − (2 − pad) on, with the kernel flipped.
@@ -175,7 +191,7 @@ impl Winograd {
             Direction::InputGradient => (output, input, (2 - g.pad.0, 2 - g.pad.1)),
         };
         let (grid, columns) = (Grid::over(destination.h, destination.w), Columns::new(destination.c, level));
-        Some(Winograd { level, direction, source, destination, pad, grid, columns })
+        Winograd { level, direction, source, destination, pad, grid, columns }
     }
 
     fn has_many_weights(&self) -> bool {
@@ -209,6 +225,26 @@ impl Winograd {
         } else {
             self.run_by_units(n, pass, scratch)
         }
+    }
+
+    /// Runs over `n` images with weights that [`Winograd::transform_all_weights`] has transformed.
+    pub(super) fn run_prepared(
+        &self,
+        n: usize,
+        source: &[f32],
+        kernels: &[f32],
+        destination: &mut [f32],
+        epilogue: Epilogue,
+        scratch: &mut [f32],
+    ) {
+        if n == 0 {
+            return;
+        }
+        assert_eq!(kernels.len(), self.kernels_len(), "weights transformed for this convolution");
+        let (zeros, scratch) = super::taps::aligned(scratch).split_at_mut(self.source.c);
+        zeros.fill(0.0);
+        let pass = Pass { source, weights: &[], destination: Disjoint::new(destination), epilogue, zeros };
+        self.run_units(n, &pass, kernels, scratch);
     }
 
     /// Floats per row of a block's panels.
@@ -309,30 +345,34 @@ impl Winograd {
     /// Transforms the products of `count` tiles from `first` on back into their pixels. `pixels` has room for a tile.
     fn finish_tiles(&self, products: &Products, first: usize, count: usize, pass: &Pass, pixels: &mut [f32]) {
         let &Products { sums, stride, width, first: channel } = products;
-        let Epilogue { bias, activation, accumulate } = pass.epilogue;
-        let plain = bias.is_none() && activation == Activation::None;
+        let Epilogue { bias, activation, accumulate, tail } = pass.epilogue;
+        let bare = bias.is_none() && activation == Activation::None && tail.is_plain();
         for t in 0..count {
             let place = self.grid.place(first + t);
             let points = sums[t * width..][..(POINTS - 1) * stride + width].as_ptr();
-            let destination: [*mut f32; PIXELS] = std::array::from_fn(|i| {
-                self.destination_pixel(place, i).map_or(std::ptr::null_mut(), |start| {
-                    let start = start + channel;
-                    // SAFETY: a tile's pixels in these channels belong to one item.
-                    unsafe { pass.destination.slice(start..start + width) }.as_mut_ptr()
-                })
-            });
-            if plain {
+            let starts: [Option<usize>; PIXELS] =
+                std::array::from_fn(|i| self.destination_pixel(place, i).map(|start| start + channel));
+            // SAFETY: a tile's pixels in these channels belong to one item.
+            let at = |start: usize| unsafe { pass.destination.slice(start..start + width) };
+            if bare {
+                let destination =
+                    starts.map(|start| start.map_or(std::ptr::null_mut(), |start| at(start).as_mut_ptr()));
                 // SAFETY: each point's row and each pixel have `width` floats.
                 unsafe { transform::output(self.level, width, points, stride, &destination, accumulate) };
-                continue;
-            }
-            let rows: [*mut f32; PIXELS] = std::array::from_fn(|i| pixels[i * width..][..width].as_mut_ptr());
-            // SAFETY: as above.
-            unsafe { transform::output(self.level, width, points, stride, &rows, false) };
-            let epilogue = Epilogue { bias: bias.map(|bias| &bias[channel..][..width]), ..pass.epilogue };
-            for (sums, to) in pixels.chunks_exact(width).zip(destination).filter(|(_, to)| !to.is_null()) {
+            } else {
+                let rows: [*mut f32; PIXELS] = std::array::from_fn(|i| pixels[i * width..][..width].as_mut_ptr());
                 // SAFETY: as above.
-                finish(self.level, sums, unsafe { std::slice::from_raw_parts_mut(to, width) }, epilogue);
+                unsafe { transform::output(self.level, width, points, stride, &rows, false) };
+                for (sums, start) in pixels.chunks_exact_mut(width).zip(starts) {
+                    let Some(start) = start else { continue };
+                    let y = at(start);
+                    let old = if accumulate { &*y } else { &[] };
+                    finish(self.level, sums, old, &pass.epilogue, channel, start);
+                    y.copy_from_slice(sums);
+                }
+            }
+            if let Some(finisher) = tail.finisher {
+                starts.into_iter().flatten().for_each(|start| finisher.run(start, at(start)));
             }
         }
     }
@@ -342,17 +382,6 @@ impl Winograd {
         let (y, x) = (place.y + i / TILE, place.x + i % TILE);
         let Source { h, w, c } = self.destination;
         (y < h && x < w).then_some(((place.image * h + y) * w + x) * c)
-    }
-}
-
-crate::multiversion! {
-    /// y ← act(sum + bias), or y ← y + act(sum + bias).
-    fn finish(sums: &[f32], y: &mut [f32], epilogue: Epilogue) {
-        let Epilogue { bias, activation, accumulate } = epilogue;
-        for (i, (y, sum)) in y.iter_mut().zip(sums).enumerate() {
-            let value = activation.apply(sum + bias.map_or(0.0, |bias| bias[i]));
-            *y = if accumulate { *y + value } else { value };
-        }
     }
 }
 
@@ -376,7 +405,7 @@ mod tests {
                 let bias = random(to.c, 3);
                 let run = |by_units: bool| {
                     let mut destination = poison(n * to.h * to.w * to.c);
-                    let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, accumulate: false };
+                    let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::NONE };
                     let zeros = vec![0.0; c];
                     let pass = Pass {
                         source: &source,
