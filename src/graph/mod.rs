@@ -20,6 +20,8 @@ pub use summary::{LayerSummary, Summary};
 pub struct NodeId(pub(crate) usize);
 
 /// What a node is.
+// Nodes are some hundreds and nearly all ops: a box for each would save nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// The images.
