@@ -4,14 +4,14 @@ use std::ops::ControlFlow;
 
 use ndarray::{ArrayView2, ArrayView4};
 
-use crate::backend::{Host, Real};
+use crate::backend::{Backend, Real};
 use crate::graph::{Graph, NodeId};
 use crate::params::Params;
-use crate::plan::{Arena, Mode, Plan, Profile, require_memory};
+use crate::plan::{Input, Look, Machine, Mode, Plan, Profile, require_memory};
 use crate::rng::Key;
 use crate::{Error, ErrorKind, Result};
 
-/// A model on one backend: parameters, plans for training and evaluation, one arena for both.
+/// A model on one backend: parameters, plans for training and evaluation, one memory for both.
 ///
 /// ```
 /// use handgrad::{backend::Cpu, engine::Engine, models};
@@ -27,11 +27,11 @@ use crate::{Error, ErrorKind, Result};
 /// assert!(engine.evaluate(images.view(), targets.view())?.loss < before);
 /// # Ok::<(), handgrad::Error>(())
 /// ```
-pub struct Engine<B: Host> {
+pub struct Engine<B: Backend> {
     graph: Graph,
     train: Plan,
     eval: Plan,
-    arena: Arena<B::Elem>,
+    machine: B::Machine,
     params: Params<B::Elem>,
     key: Key,
     step: u64,
@@ -59,7 +59,7 @@ pub struct Accumulate {
     pub add: bool,
 }
 
-impl<B: Host> Engine<B> {
+impl<B: Backend> Engine<B> {
     /// Compiles `graph` for batches of up to `max_batch` images and draws first weights from `seed`.
     ///
     /// # Errors
@@ -71,10 +71,11 @@ impl<B: Host> Engine<B> {
         let arena_len = train.arena_len().max(eval.arena_len());
         require_memory(Self::bytes_of(graph, arena_len))?;
         let key = Key::new(seed);
+        let params = Params::new(graph, key.with_name("init"))?;
         Ok(Engine {
             graph: graph.clone(),
-            arena: Arena::new(arena_len)?,
-            params: Params::new(graph, key.with_name("init"))?,
+            machine: B::Machine::new(arena_len, &params)?,
+            params,
             train,
             eval,
             key: key.with_name("step"),
@@ -103,8 +104,8 @@ impl<B: Host> Engine<B> {
         let mut graph = self.graph.clone();
         graph.freeze(&which);
         let train = Plan::compile::<B>(&graph, self.train.max_batch(), Mode::Train)?;
-        if train.arena_len() > self.arena.len() {
-            self.arena = Arena::new(train.arena_len())?;
+        if train.arena_len() > self.machine.plan_len() {
+            self.machine = B::Machine::new(train.arena_len(), &self.params)?;
         }
         self.params.freeze(which);
         (self.graph, self.train) = (graph, train);
@@ -149,13 +150,13 @@ impl<B: Host> Engine<B> {
         accumulate: Accumulate,
     ) -> Result<Outcome> {
         let input = check::<B>(&self.train, images, targets, self.key.with(self.step))?;
-        self.train.forward::<B>(input, &mut self.params, &mut self.arena, |_, _| ControlFlow::Continue(()));
-        let outcome = outcome(&self.train, targets, &self.arena);
+        self.machine.forward(&self.train, input, &mut self.params, None)?;
+        let outcome = outcome::<B>(&self.train, targets, &self.machine);
         if !outcome.loss.is_finite() {
             return Err(self.find_non_finite(images, targets));
         }
         let scale = 1.0 / accumulate.total.max(1) as f64;
-        self.train.backward::<B>(input, &mut self.params, &mut self.arena, scale, accumulate.add);
+        self.machine.backward(&self.train, input, &mut self.params, scale, accumulate.add)?;
         self.step += 1;
         Ok(outcome)
     }
@@ -166,8 +167,8 @@ impl<B: Host> Engine<B> {
     /// Kind [`ErrorKind::Shape`] where images or targets do not fit.
     pub fn evaluate(&mut self, images: ArrayView4<'_, B::Elem>, targets: ArrayView2<'_, B::Elem>) -> Result<Outcome> {
         let input = check::<B>(&self.eval, images, targets, self.key)?;
-        self.eval.forward::<B>(input, &mut self.params, &mut self.arena, |_, _| ControlFlow::Continue(()));
-        Ok(outcome(&self.eval, targets, &self.arena))
+        self.machine.forward(&self.eval, input, &mut self.params, None)?;
+        Ok(outcome::<B>(&self.eval, targets, &self.machine))
     }
 
     /// Forward with evaluation statistics as far as one node, whose output `[n, h, w, c]` is handed to `look`: of a node
@@ -200,14 +201,14 @@ impl<B: Host> Engine<B> {
             return Err(e.expected("a node of the model, as Graph::find gives it"));
         }
         let targets = ArrayView2::from_shape((0, 0), &[]).expect("an empty view");
-        let input = crate::plan::Input { images, targets: Some(targets), key: self.key };
-        self.eval.forward::<B>(input, &mut self.params, &mut self.arena, |at, output| {
+        let input = Input { images, targets: Some(targets), key: self.key };
+        let look: Look<'_, B::Elem> = &mut |at, output| {
             if at == node {
                 look(output);
             }
             if at >= node { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        Ok(())
+        };
+        self.machine.forward(&self.eval, input, &mut self.params, Some(look))
     }
 
     /// Times each step of `rounds` training steps on one batch, after one that warms up. Gradients and statistics
@@ -228,19 +229,19 @@ impl<B: Host> Engine<B> {
                 seconds.fill(0.0);
             }
             let input = check::<B>(&self.train, images, targets, self.key.with(self.step))?;
-            self.train.time_steps::<B>(input, &mut self.params, &mut self.arena, 1.0 / n as f64, &mut seconds);
+            self.machine.time_steps(&self.train, input, &mut self.params, 1.0 / n as f64, &mut seconds)?;
         }
         Ok(Profile::new(&self.train, &seconds, rounds, n))
     }
 
     /// The class scores `[n, classes]` of the last [`Engine::evaluate`] on `n` images.
     pub fn eval_scores(&self, n: usize) -> ArrayView2<'_, B::Elem> {
-        self.eval.logits(n.min(self.eval.max_batch()), &self.arena)
+        self.machine.logits(&self.eval, n.min(self.eval.max_batch()))
     }
 
     /// The class scores `[n, classes]` of the last training step on `n` images.
     pub fn train_scores(&self, n: usize) -> ArrayView2<'_, B::Elem> {
-        self.train.logits(n.min(self.train.max_batch()), &self.arena)
+        self.machine.logits(&self.train, n.min(self.train.max_batch()))
     }
 
     /// Parameters, gradients, state.
@@ -250,6 +251,7 @@ impl<B: Host> Engine<B> {
 
     /// Parameters, gradients, state, to change.
     pub fn params_mut(&mut self) -> &mut Params<B::Elem> {
+        self.machine.params_changed();
         &mut self.params
     }
 
@@ -270,7 +272,7 @@ impl<B: Host> Engine<B> {
 
     /// Bytes of parameters, gradients, state and arena: all that the engine allocates.
     pub fn bytes(&self) -> usize {
-        let elements = 2 * self.params.values().len() + self.params.states().len() + self.arena.len();
+        let elements = 2 * self.params.values().len() + self.params.states().len() + self.machine.plan_len();
         elements * size_of::<B::Elem>()
     }
 
@@ -291,13 +293,16 @@ impl<B: Host> Engine<B> {
         }
         let mut first = None;
         if let Ok(input) = check::<B>(&self.train, images, targets, self.key.with(step)) {
-            self.train.forward::<B>(input, &mut self.params, &mut self.arena, |node, values| {
+            let look: Look<'_, B::Elem> = &mut |node, values| {
                 if broken(values) {
                     first = Some(node);
                     return ControlFlow::Break(());
                 }
                 ControlFlow::Continue(())
-            });
+            };
+            if let Err(e) = self.machine.forward(&self.train, input, &mut self.params, Some(look)) {
+                return e;
+            }
         }
         report("the output of layer", first.map_or("loss", |node| &self.train.graph().nodes()[node.0].name))
     }
@@ -313,26 +318,26 @@ fn check_images<E>(plan: &Plan, images: ArrayView4<'_, E>) -> Result<()> {
     Err(Error::new(ErrorKind::Shape, "images", format!("[{n}, {h}, {w}, {c}]")).expected(expected))
 }
 
-fn check<'a, B: Host>(
+fn check<'a, B: Backend>(
     plan: &Plan,
     images: ArrayView4<'a, B::Elem>,
     targets: ArrayView2<'a, B::Elem>,
     key: Key,
-) -> Result<crate::plan::Input<'a, B::Elem>> {
+) -> Result<Input<'a, B::Elem>> {
     check_images(plan, images)?;
     let (n, classes) = (images.dim().0, plan.classes());
     if targets.dim() != (n, classes) || !targets.is_standard_layout() {
         let expected = format!("[{n}, {classes}], contiguous");
         return Err(Error::new(ErrorKind::Shape, "targets", format!("{:?}", targets.dim())).expected(expected));
     }
-    Ok(crate::plan::Input { images, targets: Some(targets), key })
+    Ok(Input { images, targets: Some(targets), key })
 }
 
-fn outcome<E: Real>(plan: &Plan, targets: ArrayView2<'_, E>, arena: &Arena<E>) -> Outcome {
+fn outcome<B: Backend>(plan: &Plan, targets: ArrayView2<'_, B::Elem>, machine: &B::Machine) -> Outcome {
     let n = targets.dim().0;
-    let loss = plan.losses(n, arena).iter().map(|loss| loss.wide()).sum::<f64>() / n as f64;
+    let loss = machine.losses(plan, n).iter().map(|loss| loss.wide()).sum::<f64>() / n as f64;
     let mut outcome = Outcome { images: n, loss, correct: 0, correct5: 0 };
-    for (scores, target) in plan.logits(n, arena).outer_iter().zip(targets.outer_iter()) {
+    for (scores, target) in machine.logits(plan, n).outer_iter().zip(targets.outer_iter()) {
         let wanted = (0..target.len()).fold(0, |best, j| if target[j] > target[best] { j } else { best });
         // Among equal scores the class with the lowest number comes first, as in an argmax.
         let ahead = |j: &usize| scores[*j] > scores[wanted] || (scores[*j] == scores[wanted] && *j < wanted);

@@ -17,6 +17,8 @@ pub enum ErrorKind {
     NonFinite,
     /// This build, backend or machine cannot do it.
     Unsupported,
+    /// A device or its driver failed.
+    Device,
     /// A signal asked the program to stop; its state is saved.
     Interrupted,
 }
@@ -72,6 +74,14 @@ impl Error {
     #[must_use]
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.0.hint = Some(hint.to_string());
+        self
+    }
+
+    /// The same about a layer: its name comes first.
+    #[cfg(feature = "cuda")]
+    #[must_use]
+    pub(crate) fn of_layer(mut self, layer: &str) -> Self {
+        self.0.subject = format!("{layer}: {}", self.0.subject);
         self
     }
 

@@ -41,6 +41,12 @@ impl Key {
         self.with(fnv1a(name.as_bytes()))
     }
 
+    /// What a device gets of it.
+    #[cfg(feature = "cuda")]
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+
     /// The `i`-th number of this key's sequence, without drawing those before it.
     pub const fn at(self, i: u64) -> u64 {
         mix(self.0.wrapping_add(i.wrapping_mul(GOLDEN)))

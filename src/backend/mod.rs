@@ -1,6 +1,8 @@
 //! What ops share on a device.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod elementary;
 pub mod parallel;
 
@@ -10,6 +12,12 @@ use std::iter::Sum;
 use cpu::conv::Epilogue;
 use cpu::gemm::{self, LinearGeometry};
 
+use crate::graph::Shape;
+use crate::ops::{Kernel, Op};
+use crate::plan::{Arena, Machine};
+
+#[cfg(feature = "cuda")]
+pub use cuda::Cuda;
 pub use elementary::Elementary;
 
 /// The numbers a host backend computes with.
@@ -81,14 +89,21 @@ impl Real for f64 {
     }
 }
 
-/// A backend whose tensors lie in the host's memory.
-pub trait Host: Sized + Send + Sync + 'static {
+/// Where and how a model runs.
+pub trait Backend: Sized + Send + Sync + 'static {
     /// The element type of activations, parameters and gradients.
     type Elem: Real;
+    /// The memory that plans run in, and what runs them there.
+    type Machine: Machine<Self>;
     /// The name that `--backend` takes.
     const NAME: &'static str;
-    /// This backend's implementation of `op`.
-    fn kernel(op: &dyn crate::ops::Op) -> &dyn crate::ops::Kernel<Self>;
+    /// Elements of working memory that either pass of `op` needs for up to `n` images; `None` where this backend does not
+    /// have the op.
+    fn scratch(op: &dyn Op, inputs: &[Shape], output: Shape, n: usize) -> Option<usize>;
+    /// Elements that an inference plan prepares of the op's parameters and states.
+    fn prepared(_op: &dyn Op, _inputs: &[Shape], _output: Shape) -> usize {
+        0
+    }
     /// f32 values, as batches hold them, as this backend's; `buffer` keeps them where they have to be converted.
     fn from_f32<'a>(values: &'a [f32], buffer: &'a mut Vec<Self::Elem>) -> &'a [Self::Elem];
     /// Whether this machine and environment can run it.
@@ -100,15 +115,25 @@ pub trait Host: Sized + Send + Sync + 'static {
     }
 }
 
+/// A backend whose tensors lie in the host's memory: its plans run in an [`Arena`](crate::plan::Arena).
+pub trait Host: Backend {
+    /// This backend's implementation of `op`.
+    fn kernel(op: &dyn Op) -> &dyn Kernel<Self>;
+}
+
 /// Naive loops in f64, written to be read: the truth that finite differences prove.
 #[derive(Debug)]
 pub enum Reference {}
 
-impl Host for Reference {
+impl Backend for Reference {
     type Elem = f64;
+    type Machine = Arena<f64>;
     const NAME: &'static str = "reference";
-    fn kernel(op: &dyn crate::ops::Op) -> &dyn crate::ops::Kernel<Self> {
-        op.reference()
+    fn scratch(op: &dyn Op, inputs: &[Shape], output: Shape, n: usize) -> Option<usize> {
+        Some(op.reference().scratch(inputs, output, n))
+    }
+    fn prepared(op: &dyn Op, inputs: &[Shape], output: Shape) -> usize {
+        op.reference().prepared(inputs, output)
     }
     fn from_f32<'a>(values: &'a [f32], buffer: &'a mut Vec<f64>) -> &'a [f64] {
         buffer.clear();
@@ -117,21 +142,37 @@ impl Host for Reference {
     }
 }
 
+impl Host for Reference {
+    fn kernel(op: &dyn Op) -> &dyn Kernel<Self> {
+        op.reference()
+    }
+}
+
 /// f32 on CPU threads with SIMD: the fast one.
 #[derive(Debug)]
 pub enum Cpu {}
 
-impl Host for Cpu {
+impl Backend for Cpu {
     type Elem = f32;
+    type Machine = Arena<f32>;
     const NAME: &'static str = "cpu";
-    fn kernel(op: &dyn crate::ops::Op) -> &dyn crate::ops::Kernel<Self> {
-        op.cpu()
+    fn scratch(op: &dyn Op, inputs: &[Shape], output: Shape, n: usize) -> Option<usize> {
+        Some(op.cpu().scratch(inputs, output, n))
+    }
+    fn prepared(op: &dyn Op, inputs: &[Shape], output: Shape) -> usize {
+        op.cpu().prepared(inputs, output)
     }
     fn from_f32<'a>(values: &'a [f32], _buffer: &'a mut Vec<f32>) -> &'a [f32] {
         values
     }
     fn check() -> crate::Result<()> {
         cpu::simd::Level::current().map(drop)
+    }
+}
+
+impl Host for Cpu {
+    fn kernel(op: &dyn Op) -> &dyn Kernel<Self> {
+        op.cpu()
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::str::FromStr;
 
-use crate::backend::{Cpu, Host, Reference};
+use crate::backend::{Backend as _, Cpu, Reference};
+#[cfg(feature = "cuda")]
+use crate::backend::Cuda;
 use crate::{Result, infer};
 
 /// Where a model runs.
@@ -12,7 +14,32 @@ pub enum Backend {
     Reference,
     /// f32 on CPU threads.
     Cpu,
+    /// f32 on the GPU of this number.
+    #[cfg(feature = "cuda")]
+    Cuda(u32),
 }
+
+/// Evaluates an expression with the type that a [`Backend`] stands for; a GPU is opened before.
+macro_rules! on_backend {
+    ($backend:expr, $type:ident => $value:expr) => {
+        match $backend {
+            $crate::cli::backend::Backend::Cpu => {
+                type $type = $crate::backend::Cpu;
+                $value
+            }
+            $crate::cli::backend::Backend::Reference => {
+                type $type = $crate::backend::Reference;
+                $value
+            }
+            #[cfg(feature = "cuda")]
+            $crate::cli::backend::Backend::Cuda(index) => $crate::backend::cuda::Gpu::open(index).and_then(|_| {
+                type $type = $crate::backend::Cuda;
+                $value
+            }),
+        }
+    };
+}
+pub(super) use on_backend;
 
 impl Backend {
     /// The name that `--backend` takes.
@@ -20,6 +47,8 @@ impl Backend {
         match self {
             Backend::Reference => Reference::NAME,
             Backend::Cpu => Cpu::NAME,
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(_) => Cuda::NAME,
         }
     }
 }
@@ -31,12 +60,21 @@ impl FromStr for Backend {
         match text {
             "reference" => Ok(Backend::Reference),
             "cpu" => Ok(Backend::Cpu),
-            text if text == "cuda" || text.starts_with("cuda:") => {
-                Err("this build has no CUDA backend; take --backend cpu".into())
-            }
+            text if text == "cuda" || text.starts_with("cuda:") => cuda(text),
             _ => Err("expected reference, cpu or cuda[:N]".into()),
         }
     }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(text: &str) -> Result<Backend, String> {
+    let number = text.strip_prefix("cuda:").unwrap_or("0");
+    number.parse().map(Backend::Cuda).map_err(|_| "expected cuda, or cuda:N with the number of a GPU".into())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_text: &str) -> Result<Backend, String> {
+    Err("this build has no CUDA backend: build with --features cuda, or take --backend cpu".into())
 }
 
 /// Runs `work` on a pool of `threads` (all cores where not given); the whole program enters it once.

@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use indicatif::ProgressBar;
 
-use super::backend::{Backend, in_pool, threads};
+use super::backend::{Backend, in_pool, on_backend, threads};
 use super::out;
 use super::train::stop_on_signals;
 use crate::Result;
-use crate::backend::{Cpu, Reference};
 use crate::io::plot::{Colour, Panel, Series, panels};
 use crate::recipe::Recipe;
 use crate::train::lr_find::{self, LrCurve, LrRule};
@@ -71,10 +70,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let curve = in_pool(args.threads, || {
         let (_, dataset) = open_dataset(&recipe.data.dataset, args.data.as_deref(), |text| out::note(text))?;
-        match args.backend {
-            Backend::Cpu => lr_find::run::<Cpu>(&recipe, &dataset, args.rule, &stop, show),
-            Backend::Reference => lr_find::run::<Reference>(&recipe, &dataset, args.rule, &stop, show),
-        }
+        on_backend!(args.backend, B => lr_find::run::<B>(&recipe, &dataset, args.rule, &stop, show))
     });
     bar.finish_and_clear();
     let curve = curve?;

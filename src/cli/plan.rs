@@ -1,9 +1,8 @@
 //! `handgrad plan`
 
-use super::backend::Backend;
+use super::backend::{Backend, on_backend};
 use super::out;
 use crate::Result;
-use crate::backend::{Cpu, Reference};
 use crate::plan::{Mode, Plan};
 use crate::recipe::Recipe;
 
@@ -43,9 +42,6 @@ pub fn run(args: Args) -> Result<()> {
         PlanMode::Eval => Mode::Eval,
         PlanMode::Infer => Mode::Infer,
     };
-    let plan = match args.backend {
-        Backend::Cpu => Plan::compile::<Cpu>(&graph, batch, mode),
-        Backend::Reference => Plan::compile::<Reference>(&graph, batch, mode),
-    };
+    let plan = on_backend!(args.backend, B => Plan::compile::<B>(&graph, batch, mode));
     out::line(plan?)
 }

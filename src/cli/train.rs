@@ -8,10 +8,9 @@ use std::sync::atomic::AtomicBool;
 use clap::builder::NonEmptyStringValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::backend::{Backend, in_pool, threads};
+use super::backend::{Backend, in_pool, on_backend, threads};
 use super::out;
 use super::several;
-use crate::backend::{Cpu, Reference};
 use crate::graph::grouped;
 use crate::recipe::Recipe;
 use crate::train::{self, Environment, Event, FirstWeights, Job, Report, RunFolder, quoted};
@@ -130,12 +129,14 @@ impl Args {
             let file = folder.environment();
             Error::new(ErrorKind::Format, file.display(), format!("backend \"{}\"", before.backend)).expected(e)
         })?;
-        if let Some(other) = self.backend.filter(|&other| other != began_with) {
-            let e = Error::new(ErrorKind::Usage, "--backend", other.name());
+        let backend = self.backend.unwrap_or(began_with);
+        // What is computed in f32 goes on in f32, wherever that is.
+        if backend != began_with && [backend, began_with].contains(&Backend::Reference) {
+            let e = Error::new(ErrorKind::Usage, "--backend", backend.name());
             let e = e.expected(format!("{}, which the run began with", began_with.name()));
             return Err(e.hint("with --resume leave the flag out"));
         }
-        Ok((began_with, self.data.clone().or_else(|| before.dataset_file()), before.from))
+        Ok((backend, self.data.clone().or_else(|| before.dataset_file()), before.from))
     }
 
     /// The recipe and folder of a new run, or those of the run to resume.
@@ -221,10 +222,7 @@ fn train_in_folder(args: &Args, run: Run, stop: &AtomicBool) -> Result<(Job, Rep
     let job = Job { recipe, dataset, folder, resume, other_simd: args.other_simd, from };
     let say = |text| say(args.json, text);
     let mut view = View::new(what, &say);
-    let report = in_pool(args.threads, || match backend {
-        Backend::Cpu => train::run::<Cpu>(&job, stop, |event| view.show(&event)),
-        Backend::Reference => train::run::<Reference>(&job, stop, |event| view.show(&event)),
-    });
+    let report = in_pool(args.threads, || on_backend!(backend, B => train::run::<B>(&job, stop, |event| view.show(&event))));
     view.bar.finish_and_clear();
     report.map(|report| (job, report))
 }

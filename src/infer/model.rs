@@ -8,7 +8,7 @@ use ndarray::{ArrayView3, Axis};
 
 use super::session::{Runner, Session};
 use super::{Prediction, framed};
-use crate::backend::{Cpu, Host, Real};
+use crate::backend::{Backend as _, Cpu, Real};
 use crate::graph::Graph;
 use crate::io::model_file::{self, ModelFile, ModelInfo};
 use crate::params::Params;

@@ -1,5 +1,8 @@
 //! Proofs about one case: finite differences against the reference, a backend against the reference.
 
+#[cfg(feature = "cuda")]
+mod device;
+
 use ndarray::{ArrayView4, ArrayViewMut4};
 
 use super::cases::Case;
@@ -7,6 +10,9 @@ use super::{Backward, Forward, Grad, ParamGrad};
 use crate::backend::{Host, Real, Reference};
 use crate::graph::Shape;
 use crate::rng::Key;
+
+#[cfg(feature = "cuda")]
+pub use device::{compare_on_device, run_on_device};
 
 /// How gradients reach their memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,13 +306,22 @@ fn check_passes(case: &Case, operands: &Operands, passes: &Passes, pass: Run) ->
 /// # Errors
 /// The first tensor that differs, as text.
 pub fn compare<B: Host>(case: &Case, tolerance: f64) -> Result<(), String> {
+    compare_runs(case, tolerance, |operands, passes, delivery| Ok(run::<B>(case, operands, passes, delivery)))
+}
+
+/// The same for what `run` makes of operands.
+fn compare_runs(
+    case: &Case,
+    tolerance: f64,
+    run_ours: impl Fn(&Operands, Run, Delivery) -> Result<Passes, String>,
+) -> Result<(), String> {
     let operands = Operands::random(case, 2);
     let passes: &[Run] =
         if case.op.op().only_infers() { &[Run::Eval] } else { &[Run::Train, Run::Eval, Run::EvalBackward] };
     for &passes in passes {
         let truth = run::<Reference>(case, &operands, passes, Delivery::Write);
         for delivery in [Delivery::Write, Delivery::Add, Delivery::InPlace] {
-            let ours = run::<B>(case, &operands, passes, delivery);
+            let ours = run_ours(&operands, passes, delivery).map_err(|e| format!("{}: {e}", case.name()))?;
             let how = format!("{} ({delivery:?}, {passes:?})", case.name());
             close(&format!("{how}: y"), &truth.y, &ours.y, tolerance)?;
             for (name, truth, ours) in [

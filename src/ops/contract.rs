@@ -72,6 +72,12 @@ pub trait Op: fmt::Debug + Send + Sync {
 
     /// Its implementation in f32 on CPU threads.
     fn cpu(&self) -> &dyn Kernel<crate::backend::Cpu>;
+
+    /// Its implementation in f32 on a GPU, where it has one.
+    #[cfg(feature = "cuda")]
+    fn cuda(&self) -> Option<&dyn crate::backend::cuda::Kernel> {
+        None
+    }
 }
 
 /// One backend's implementation of an op: forward and backward.

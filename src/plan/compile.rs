@@ -2,7 +2,7 @@
 
 use super::arena::ALIGN;
 use super::{Buffer, DparamPlace, DxPlace, Explained, Mode, Pass, Place, Plan, Step};
-use crate::backend::Host;
+use crate::backend::Backend;
 use crate::graph::{Graph, Node, NodeId, Shape, Source};
 use crate::ops::Op;
 use crate::{Error, ErrorKind, Result};
@@ -14,13 +14,14 @@ impl Plan {
     /// Kind [`ErrorKind::Shape`] where the output is no vector of class scores (modes with a loss), kind
     /// [`ErrorKind::Usage`] for a batch of 0 or one whose buffers exceed 2^62 bytes, and for an explained node that is
     /// no layer on the way to the output.
-    pub fn compile<B: Host>(graph: &Graph, max_batch: usize, mode: Mode) -> Result<Plan> {
+    pub fn compile<B: Backend>(graph: &Graph, max_batch: usize, mode: Mode) -> Result<Plan> {
         if max_batch == 0 || max_batch > 1 << 20 {
             return Err(Error::new(ErrorKind::Usage, "batch", max_batch).expected("1 to 1,048,576 images"));
         }
         let fused = if mode == Mode::Infer { Some(super::fuse::fuse(graph)?) } else { None };
         let graph = fused.as_ref().unwrap_or(graph);
         check_passes(graph, mode)?;
+        check_backend::<B>(graph)?;
         let logits = graph.output();
         if let Mode::Explain(layer) = mode {
             check_explained(graph, layer)?;
@@ -183,7 +184,7 @@ impl<'g> Compiler<'g> {
         self.buffers.len() - 1
     }
 
-    fn forward<B: Host>(&mut self, max_batch: usize) {
+    fn forward<B: Backend>(&mut self, max_batch: usize) {
         for (i, node) in self.graph.nodes().iter().enumerate() {
             let Some(op) = node.op() else {
                 self.places[i] = Some(if node.source == Source::Images { Place::Images } else { Place::Targets });
@@ -227,7 +228,7 @@ impl<'g> Compiler<'g> {
         (op.in_place().forward && free && fits).then_some(buffer)
     }
 
-    fn scratch<B: Host>(
+    fn scratch<B: Backend>(
         &mut self,
         op: &dyn Op,
         node: &Node,
@@ -235,16 +236,16 @@ impl<'g> Compiler<'g> {
         at: usize,
         max_batch: usize,
     ) -> Option<usize> {
-        let len = B::kernel(op).scratch(shapes, node.shape, max_batch);
+        let len = B::scratch(op, shapes, node.shape, max_batch).unwrap_or(0);
         (len > 0).then(|| self.buffer(format!("{} scratch", node.name), 0, len, at, at))
     }
 
     /// Room for what a kernel prepares.
-    fn prepared<B: Host>(&mut self, op: &dyn Op, node: &Node, shapes: &[Shape]) -> std::ops::Range<usize> {
+    fn prepared<B: Backend>(&mut self, op: &dyn Op, node: &Node, shapes: &[Shape]) -> std::ops::Range<usize> {
         if self.mode != Mode::Infer {
             return 0..0;
         }
-        let (start, len) = (self.prepared_len, B::kernel(op).prepared(shapes, node.shape));
+        let (start, len) = (self.prepared_len, B::prepared(op, shapes, node.shape));
         self.prepared_len = (start + len).next_multiple_of(ALIGN);
         start..start + len
     }
@@ -253,7 +254,7 @@ impl<'g> Compiler<'g> {
         node.inputs.iter().map(|&id| self.graph.shape(id)).collect()
     }
 
-    fn backward<B: Host>(&mut self, max_batch: usize) {
+    fn backward<B: Backend>(&mut self, max_batch: usize) {
         let nodes = self.graph.nodes();
         let mut written = vec![false; self.graph.params().len()];
         let last = nodes.len() - 1;
@@ -317,6 +318,18 @@ impl<'g> Compiler<'g> {
         self.buffers[buffer].last = self.buffers[buffer].last.max(at);
         place
     }
+}
+
+/// Whether the backend has every layer.
+fn check_backend<B: Backend>(graph: &Graph) -> Result<()> {
+    for node in graph.nodes() {
+        let shapes: Vec<Shape> = node.inputs.iter().map(|&id| graph.shape(id)).collect();
+        if let Some(op) = node.op().filter(|op| B::scratch(*op, &shapes, node.shape, 1).is_none()) {
+            let e = Error::new(ErrorKind::Unsupported, &node.name, format!("{} on the {} backend", op.kind(), B::NAME));
+            return Err(e.expected("a layer that this backend has").hint("take --backend cpu"));
+        }
+    }
+    Ok(())
 }
 
 /// Whether every layer has the passes that the mode asks for.

@@ -2,7 +2,10 @@
 
 mod arena;
 mod compile;
+#[cfg(feature = "cuda")]
+mod device;
 mod fuse;
+mod machine;
 mod print;
 mod profile;
 mod run;
@@ -13,8 +16,11 @@ use crate::graph::{Graph, NodeId, Shape};
 
 pub use arena::Arena;
 pub(crate) use arena::require_memory;
+#[cfg(feature = "cuda")]
+pub(crate) use device::Bases;
+pub use machine::{Look, Machine};
 pub use profile::{Profile, StepProfile};
-pub(crate) use run::Input;
+pub use run::Input;
 
 /// What a plan is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

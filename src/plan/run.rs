@@ -17,8 +17,10 @@ use crate::rng::Key;
 /// What a run reads: images `[n, h, w, c]` and, where the plan has a loss, dense targets `[n, classes]`, both
 /// contiguous.
 #[derive(Clone, Copy)]
-pub(crate) struct Input<'a, E> {
+pub struct Input<'a, E> {
+    /// Images.
     pub images: ArrayView4<'a, E>,
+    /// Targets.
     pub targets: Option<ArrayView2<'a, E>>,
     /// Names the randomness of this step.
     pub key: Key,

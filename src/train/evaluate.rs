@@ -3,7 +3,7 @@
 use ndarray::{ArrayView2, ArrayView4};
 
 use crate::Result;
-use crate::backend::Host;
+use crate::backend::Backend;
 use crate::data::{Batch, Loader};
 use crate::engine::{Engine, Outcome};
 
@@ -50,18 +50,18 @@ impl Totals {
 }
 
 /// A batch as the elements of a backend; keeps the buffers that the reference needs for that.
-pub struct Feed<B: Host> {
+pub struct Feed<B: Backend> {
     images: Vec<B::Elem>,
     targets: Vec<B::Elem>,
 }
 
-impl<B: Host> Default for Feed<B> {
+impl<B: Backend> Default for Feed<B> {
     fn default() -> Self {
         Feed { images: Vec::new(), targets: Vec::new() }
     }
 }
 
-impl<B: Host> Feed<B> {
+impl<B: Backend> Feed<B> {
     /// The bytes that it comes to keep for batches of `batch` images: none where the backend takes f32 as they are.
     pub(super) fn bytes_for(batch: usize, (height, width): (usize, usize), outputs: usize) -> usize {
         if size_of::<B::Elem>() == size_of::<f32>() {
@@ -86,7 +86,7 @@ impl<B: Host> Feed<B> {
 ///
 /// # Errors
 /// What reading the dataset or running the model meets.
-pub fn evaluate<B: Host>(engine: &mut Engine<B>, loader: &Loader, feed: &mut Feed<B>) -> Result<Totals> {
+pub fn evaluate<B: Backend>(engine: &mut Engine<B>, loader: &Loader, feed: &mut Feed<B>) -> Result<Totals> {
     let mut totals = Totals::default();
     for batch in loader.epoch(0, 0)? {
         let batch = batch?;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::evaluate::Feed;
 use super::lsuv::{self, first_images, lsuv};
 use super::{Setup, optimizer, train_config, whiten};
-use crate::backend::Host;
+use crate::backend::Backend;
 use crate::data::Dataset;
 use crate::engine::Accumulate;
 use crate::optim::{Rates, clip_grad_norm};
@@ -203,7 +203,7 @@ impl Watch {
 ///
 /// # Errors
 /// What the recipe or the dataset gets wrong; kind [`ErrorKind::Interrupted`] after `stop`.
-pub fn run<B: Host>(
+pub fn run<B: Backend>(
     recipe: &Recipe,
     dataset: &Arc<Dataset>,
     rule: LrRule,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use ndarray::{Array4, ArrayView4, Axis, Slice, s};
 
-use crate::backend::{Host, Real};
+use crate::backend::{Backend, Real};
 use crate::data::Loader;
 use crate::engine::Engine;
 use crate::graph::{NodeId, Source};
@@ -57,7 +57,7 @@ pub struct Scaled {
 /// # Errors
 /// Kind [`ErrorKind::Shape`] where the images do not fit, kind [`ErrorKind::NonFinite`], naming the layer, where a
 /// layer's output does not vary or does not come to mean 0 and deviation 1.
-pub fn lsuv<B: Host>(engine: &mut Engine<B>, images: ArrayView4<'_, B::Elem>) -> Result<Vec<Scaled>> {
+pub fn lsuv<B: Backend>(engine: &mut Engine<B>, images: ArrayView4<'_, B::Elem>) -> Result<Vec<Scaled>> {
     let mut scaled = Vec::new();
     for layer in layers(engine) {
         let before = moments(engine, images, &layer)?;
@@ -93,7 +93,7 @@ pub fn lsuv<B: Host>(engine: &mut Engine<B>, images: ArrayView4<'_, B::Elem>) ->
 ///
 /// # Errors
 /// What reading the dataset meets.
-pub(super) fn first_images<B: Host>(loader: &Loader, count: usize) -> Result<Array4<B::Elem>> {
+pub(super) fn first_images<B: Backend>(loader: &Loader, count: usize) -> Result<Array4<B::Elem>> {
     let (height, width) = loader.config().size;
     let mut images = Array4::zeros((count.min(loader.images_per_epoch()), height, width, 3));
     let mut filled = 0;
@@ -120,7 +120,7 @@ struct Layer {
 
 /// The convolutions and linear layers on the way to the output, those aside that use an earlier one's weight or whose
 /// weight is frozen.
-fn layers<B: Host>(engine: &Engine<B>) -> Vec<Layer> {
+fn layers<B: Backend>(engine: &Engine<B>) -> Vec<Layer> {
     let graph = engine.plan().graph();
     let (alive, mut seen) = (graph.alive(), HashSet::new());
     let scales = |source: &Source| matches!(source, Source::Op(OpSpec::Conv2d(_) | OpSpec::Linear(_)));
@@ -169,7 +169,7 @@ impl Moments {
 }
 
 /// The moments of a layer's output on all images; an error where they cannot be scaled to mean 0 and deviation 1.
-fn moments<B: Host>(engine: &mut Engine<B>, images: ArrayView4<'_, B::Elem>, layer: &Layer) -> Result<Moments> {
+fn moments<B: Backend>(engine: &mut Engine<B>, images: ArrayView4<'_, B::Elem>, layer: &Layer) -> Result<Moments> {
     let (n, most) = (images.dim().0, engine.plan().max_batch());
     let mut all = Moments::default();
     for start in (0..n).step_by(most) {
@@ -188,7 +188,7 @@ fn moments<B: Host>(engine: &mut Engine<B>, images: ArrayView4<'_, B::Elem>, lay
 }
 
 /// Steps until the layer's output is no longer `off`.
-fn repeat<B: Host>(
+fn repeat<B: Backend>(
     engine: &mut Engine<B>,
     images: ArrayView4<'_, B::Elem>,
     layer: &Layer,
@@ -208,7 +208,7 @@ fn repeat<B: Host>(
     Err(e.expected(format!("0 and 1, within {TOLERANCE}")).hint("a bias that spreads the output by itself does this"))
 }
 
-fn change<B: Host>(engine: &mut Engine<B>, param: usize, to: impl Fn(f64) -> f64) {
+fn change<B: Backend>(engine: &mut Engine<B>, param: usize, to: impl Fn(f64) -> f64) {
     let range = engine.params().range(param);
     engine.params_mut().values_mut()[range].iter_mut().for_each(|value| *value = B::Elem::of(to(value.wide())));
 }

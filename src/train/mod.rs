@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::backend::{Host, Real};
+use crate::backend::{Backend, Real};
 use crate::data::{self, Dataset, Loader, LoaderConfig};
 use crate::engine::{Accumulate, Engine};
 use crate::graph::Graph;
@@ -138,11 +138,11 @@ pub struct Report {
 ///
 /// # Errors
 /// What the recipe, the dataset, the folder or the numbers get wrong.
-pub fn run<B: Host>(job: &Job, stop: &AtomicBool, mut report: impl FnMut(Event<'_>)) -> Result<Report> {
+pub fn run<B: Backend>(job: &Job, stop: &AtomicBool, mut report: impl FnMut(Event<'_>)) -> Result<Report> {
     Trainer::<B>::new(job)?.run(stop, &mut report)
 }
 
-struct Trainer<'a, B: Host> {
+struct Trainer<'a, B: Backend> {
     job: &'a Job,
     graph: Graph,
     engine: Engine<B>,
@@ -160,7 +160,7 @@ struct Trainer<'a, B: Host> {
 }
 
 /// What a recipe needs to train on a dataset, all of it made and checked.
-struct Setup<B: Host> {
+struct Setup<B: Backend> {
     graph: Graph,
     engine: Engine<B>,
     train: Loader,
@@ -169,7 +169,7 @@ struct Setup<B: Host> {
     peak_bytes: usize,
 }
 
-impl<B: Host> Setup<B> {
+impl<B: Backend> Setup<B> {
     fn new(recipe: &Recipe, dataset: &Arc<Dataset>) -> Result<Self> {
         if recipe.train.precision != recipe::Precision::F32 {
             let e = Error::new(ErrorKind::Usage, "--precision", recipe.train.precision);
@@ -264,7 +264,7 @@ pub fn optimizer<E: Real>(recipe: &recipe::OptimizerRecipe, params: &Params<E>) 
     recipe.build(ParamTable::of(params, &recipe.rules())?, params.states().len())
 }
 
-impl<'a, B: Host> Trainer<'a, B> {
+impl<'a, B: Backend> Trainer<'a, B> {
     /// Everything that a run needs, checked: what is wrong with recipe, dataset or machine is an error here, before
     /// the run's folder holds anything.
     fn new(job: &'a Job) -> Result<Self> {

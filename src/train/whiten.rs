@@ -7,7 +7,7 @@ use ndarray::ArrayView4;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::backend::{Host, Real};
+use crate::backend::{Backend, Real};
 use crate::data::{Augment, Dataset, Loader, LoaderConfig};
 use crate::engine::Engine;
 use crate::graph::{Graph, NodeId, Source};
@@ -50,7 +50,7 @@ const SWEEPS: usize = 60;
 /// # Errors
 /// Kind [`ErrorKind::Usage`] where no ungrouped, undilated convolution reads the images, or where it has a single output; what
 /// reading the dataset meets.
-pub fn first_layer<B: Host>(
+pub fn first_layer<B: Backend>(
     engine: &mut Engine<B>,
     dataset: &Arc<Dataset>,
     config: &LoaderConfig,

@@ -1,6 +1,6 @@
 //! Every op, every case: finite differences prove the reference, the reference proves the backends.
 
-use handgrad::backend::{Cpu, Host, Reference};
+use handgrad::backend::{Backend, Cpu, Reference};
 use handgrad::ops::all_cases;
 use handgrad::ops::cases::Case;
 use handgrad::ops::conformance::{check_gradients, compare};

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::setup::{Contestant, Setup};
 use super::{Args, Measured};
-use crate::backend::{Cpu, Real, Reference};
-use crate::cli::backend::{Backend, in_pool};
+use crate::backend::Real;
+use crate::cli::backend::{Backend, in_pool, on_backend};
 use crate::cli::out;
 use crate::{Error, ErrorKind, Result};
 
@@ -35,10 +35,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(e.expected("two or more, such as reference,cpu"));
     }
     let probed = in_pool(args.threads, || {
-        let probe = |backend: &Backend| match backend {
-            Backend::Cpu => probe(Setup::<Cpu>::new(args)?, args),
-            Backend::Reference => probe(Setup::<Reference>::new(args)?, args),
-        };
+        let probe = |backend: &Backend| on_backend!(*backend, B => probe(Setup::<B>::new(args)?, args));
         args.compare.iter().map(probe).collect::<Result<Vec<_>>>()
     })?;
     let first = &probed[0];

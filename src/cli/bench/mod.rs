@@ -7,9 +7,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::backend::{Backend, in_pool, threads};
+use super::backend::{Backend, in_pool, on_backend, threads};
 use super::out;
-use crate::backend::{Cpu, Reference};
 use crate::recipe::{Precision, Recipe};
 use crate::{Error, ErrorKind, Result};
 use setup::Setup;
@@ -110,16 +109,12 @@ pub fn run(args: Args) -> Result<()> {
         return compare::run(&args);
     }
     if args.layers {
-        let profile = in_pool(args.threads, || match args.backend {
-            Backend::Cpu => Setup::<Cpu>::new(&args)?.profile(args.seconds),
-            Backend::Reference => Setup::<Reference>::new(&args)?.profile(args.seconds),
-        })?;
+        let profile = |args: &Args| on_backend!(args.backend, B => Setup::<B>::new(args)?.profile(args.seconds));
+        let profile = in_pool(args.threads, || profile(&args))?;
         return if args.json { out::json(&profile) } else { out::line(profile) };
     }
-    let measured = in_pool(args.threads, || match args.backend {
-        Backend::Cpu => Setup::<Cpu>::new(&args)?.measure(&args),
-        Backend::Reference => Setup::<Reference>::new(&args)?.measure(&args),
-    })?;
+    let measure = |args: &Args| on_backend!(args.backend, B => Setup::<B>::new(args)?.measure(args));
+    let measured = in_pool(args.threads, || measure(&args))?;
     if args.json { out::json(&measured) } else { print(&measured) }
 }
 

@@ -6,7 +6,7 @@ use ndarray::{Array2, Array4, ArrayView2, ArrayView4, s};
 
 use super::{Args, Measured};
 use crate::Result;
-use crate::backend::{Cpu, Host, Real, Reference, simd_level};
+use crate::backend::{Backend, Cpu, Real, Reference, simd_level};
 use crate::engine::Engine;
 use crate::graph::Graph;
 use crate::infer::Model;
@@ -27,7 +27,7 @@ const PATIENCE: f64 = 4.0;
 type Predict<E> = Box<dyn FnMut(ArrayView4<'_, E>, ArrayView2<'_, E>) -> Result<()>>;
 
 /// A backend with the way in which a user of it would predict.
-pub trait Contestant: Host {
+pub trait Contestant: Backend {
     /// For batches of up to `max_batch` images.
     fn predictor(setup: &Setup<Self>, max_batch: usize) -> Result<Predict<Self::Elem>>;
 }
@@ -40,13 +40,24 @@ impl Contestant for Cpu {
     }
 }
 
-/// There is nothing faster than evaluation.
 impl Contestant for Reference {
     fn predictor(setup: &Setup<Self>, max_batch: usize) -> Result<Predict<f64>> {
-        let mut engine = Engine::<Reference>::new(&setup.graph, max_batch, 0)?;
-        copy(setup.engine.params(), engine.params_mut());
-        Ok(Box::new(move |images, targets| engine.evaluate(images, targets).map(drop)))
+        evaluator(setup, max_batch)
     }
+}
+
+#[cfg(feature = "cuda")]
+impl Contestant for crate::backend::Cuda {
+    fn predictor(setup: &Setup<Self>, max_batch: usize) -> Result<Predict<f32>> {
+        evaluator(setup, max_batch)
+    }
+}
+
+/// Where there is nothing faster than evaluation.
+fn evaluator<B: Backend>(setup: &Setup<B>, max_batch: usize) -> Result<Predict<B::Elem>> {
+    let mut engine = Engine::<B>::new(&setup.graph, max_batch, 0)?;
+    copy(setup.engine.params(), engine.params_mut());
+    Ok(Box::new(move |images, targets| engine.evaluate(images, targets).map(drop)))
 }
 
 fn copy<E: Real>(from: &Params<E>, to: &mut Params<E>) {
@@ -55,7 +66,7 @@ fn copy<E: Real>(from: &Params<E>, to: &mut Params<E>) {
 }
 
 /// A recipe's model and optimizer, and a batch of noise: the same for every backend, numbers that f32 has.
-pub struct Setup<B: Host> {
+pub struct Setup<B: Backend> {
     pub engine: Engine<B>,
     graph: Graph,
     optimizer: Box<dyn Optimizer<B::Elem>>,

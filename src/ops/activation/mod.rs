@@ -20,6 +20,8 @@
 #[cfg(feature = "conformance")]
 pub(super) mod cases;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod reference;
 
 pub(super) use cpu::apply_in_place;
@@ -211,5 +213,10 @@ impl Op for Activation {
 
     fn cpu(&self) -> &dyn Kernel<Cpu> {
         self
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self) -> Option<&dyn crate::backend::cuda::Kernel> {
+        Some(self)
     }
 }

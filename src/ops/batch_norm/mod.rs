@@ -21,6 +21,8 @@
 #[cfg(feature = "conformance")]
 pub(super) mod cases;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod reference;
 
 use serde::{Deserialize, Serialize};
@@ -159,5 +161,10 @@ impl Op for BatchNorm {
 
     fn cpu(&self) -> &dyn Kernel<Cpu> {
         self
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self) -> Option<&dyn crate::backend::cuda::Kernel> {
+        Some(self)
     }
 }

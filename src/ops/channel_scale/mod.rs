@@ -11,6 +11,8 @@
 #[cfg(feature = "conformance")]
 pub(super) mod cases;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod reference;
 
 use serde::{Deserialize, Serialize};
@@ -71,5 +73,10 @@ impl Op for ChannelScale {
 
     fn cpu(&self) -> &dyn Kernel<Cpu> {
         self
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self) -> Option<&dyn crate::backend::cuda::Kernel> {
+        Some(self)
     }
 }

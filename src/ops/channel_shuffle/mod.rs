@@ -5,6 +5,8 @@
 
 #[cfg(feature = "conformance")]
 pub(super) mod cases;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod kernels;
 
 use serde::{Deserialize, Serialize};
@@ -49,5 +51,10 @@ impl Op for ChannelShuffle {
 
     fn cpu(&self) -> &dyn Kernel<Cpu> {
         self
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self) -> Option<&dyn crate::backend::cuda::Kernel> {
+        Some(self)
     }
 }

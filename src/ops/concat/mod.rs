@@ -4,6 +4,8 @@
 
 #[cfg(feature = "conformance")]
 pub(super) mod cases;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod kernels;
 
 use serde::{Deserialize, Serialize};
@@ -56,5 +58,10 @@ impl Op for Concat {
 
     fn cpu(&self) -> &dyn Kernel<Cpu> {
         self
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self) -> Option<&dyn crate::backend::cuda::Kernel> {
+        Some(self)
     }
 }

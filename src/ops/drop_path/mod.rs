@@ -5,6 +5,8 @@
 
 #[cfg(feature = "conformance")]
 pub(super) mod cases;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod kernels;
 
 use serde::{Deserialize, Serialize};
@@ -53,5 +55,10 @@ impl Op for DropPath {
 
     fn cpu(&self) -> &dyn Kernel<Cpu> {
         self
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self) -> Option<&dyn crate::backend::cuda::Kernel> {
+        Some(self)
     }
 }

@@ -5,6 +5,8 @@
 
 #[cfg(feature = "conformance")]
 pub(super) mod cases;
+#[cfg(feature = "cuda")]
+pub(in crate::ops) mod cuda;
 mod kernels;
 
 use serde::{Deserialize, Serialize};
@@ -39,5 +41,10 @@ impl Op for Flatten {
 
     fn cpu(&self) -> &dyn Kernel<Cpu> {
         self
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self) -> Option<&dyn crate::backend::cuda::Kernel> {
+        Some(self)
     }
 }

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "conformance")]
 pub(super) mod cases;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod kernels;
 
 use serde::{Deserialize, Serialize};
@@ -40,5 +42,10 @@ impl Op for Scale {
 
     fn cpu(&self) -> &dyn Kernel<Cpu> {
         self
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self) -> Option<&dyn crate::backend::cuda::Kernel> {
+        Some(self)
     }
 }

@@ -1,0 +1,176 @@
+//! An engine's memory on the device.
+
+use ndarray::ArrayView2;
+
+use super::{Buffer, Cuda, Gpu};
+use crate::params::Params;
+use crate::plan::{Bases, Input, Look, Machine, Mode, Plan};
+use crate::{Error, ErrorKind, Result};
+
+/// One arena on the device, laid out by the same plan as on the host, and copies of parameters, gradients and states.
+///
+/// The host's [`Params`] are what optimizers, checkpoints and pictures read: after a pass its states and gradients are
+/// copied back, and before one its parameters are copied over where [`Machine::params_changed`] said so.
+pub struct CudaMachine {
+    gpu: &'static Gpu,
+    arena: Buffer,
+    values: Buffer,
+    grads: Buffer,
+    states: Buffer,
+    /// The images of the run under way, and its targets behind them.
+    inputs: Buffer,
+    /// Class scores and losses of the last forward run.
+    logits: Vec<f32>,
+    losses: Vec<f32>,
+    params_changed: bool,
+    plan_len: usize,
+}
+
+impl CudaMachine {
+    fn grow_inputs(&mut self, len: usize) -> Result<()> {
+        if self.inputs.len() < len {
+            self.inputs = Buffer::new(self.gpu, len)?;
+        }
+        Ok(())
+    }
+
+    /// Copies over what has changed on the host, and the input.
+    fn feed(&mut self, input: Input<'_, f32>, params: &Params<f32>) -> Result<()> {
+        self.gpu.enter()?;
+        if std::mem::take(&mut self.params_changed) {
+            self.values.upload(0, params.values())?;
+            self.states.upload(0, params.states())?;
+        }
+        let not_contiguous = || Error::new(ErrorKind::Shape, "images", "an array that is not contiguous");
+        let images = input.images.as_slice().ok_or_else(not_contiguous)?;
+        let targets = input.targets.as_ref().and_then(|targets| targets.as_slice()).unwrap_or_default();
+        let start = start_of_targets(images.len());
+        self.grow_inputs(start + targets.len())?;
+        self.inputs.upload(0, images)?;
+        self.inputs.upload(start, targets)
+    }
+
+    fn bases<'a>(&self, input: Input<'_, f32>, params: &'a Params<f32>) -> Bases<'a> {
+        Bases {
+            gpu: self.gpu,
+            images: self.inputs.ptr(),
+            targets: self.inputs.ptr().at(start_of_targets(input.images.len())),
+            arena: self.arena.ptr(),
+            values: self.values.ptr(),
+            grads: self.grads.ptr(),
+            states: self.states.ptr(),
+            params,
+            n: input.images.dim().0,
+            key: input.key,
+        }
+    }
+
+    /// Brings scores, losses and, after a pass of training, states to the host.
+    fn fetch_outputs(&mut self, plan: &Plan, n: usize, params: &mut Params<f32>) -> Result<()> {
+        let logits = plan.logits_range(n);
+        self.logits.resize(logits.len(), 0.0);
+        self.arena.download(logits.start, &mut self.logits)?;
+        let losses = plan.losses_range(n);
+        self.losses.resize(losses.len(), 0.0);
+        self.arena.download(losses.start, &mut self.losses)?;
+        if plan.mode() == Mode::Train {
+            self.states.download(0, params.states_mut())?;
+        }
+        Ok(())
+    }
+}
+
+/// The first element of the targets behind `images` elements: a multiple of 64 bytes.
+fn start_of_targets(images: usize) -> usize {
+    images.next_multiple_of(16)
+}
+
+impl Machine<Cuda> for CudaMachine {
+    fn new(len: usize, params: &Params<f32>) -> Result<Self> {
+        let gpu = Gpu::current()?;
+        let mut grads = Buffer::new(gpu, params.grads().len())?;
+        grads.fill(0..params.grads().len(), 0.0)?;
+        Ok(CudaMachine {
+            gpu,
+            arena: Buffer::new(gpu, len)?,
+            values: Buffer::new(gpu, params.values().len())?,
+            grads,
+            states: Buffer::new(gpu, params.states().len())?,
+            inputs: Buffer::new(gpu, 0)?,
+            logits: Vec::new(),
+            losses: Vec::new(),
+            params_changed: true,
+            plan_len: len,
+        })
+    }
+
+    fn plan_len(&self) -> usize {
+        self.plan_len
+    }
+
+    fn params_changed(&mut self) {
+        self.params_changed = true;
+    }
+
+    fn forward(
+        &mut self,
+        plan: &Plan,
+        input: Input<'_, f32>,
+        params: &mut Params<f32>,
+        look: Option<Look<'_, f32>>,
+    ) -> Result<()> {
+        self.feed(input, params)?;
+        let (bases, n) = (self.bases(input, params), input.images.dim().0);
+        let Some(look) = look else {
+            plan.forward_on_device(&bases, |_, _| Ok(true))?;
+            return self.fetch_outputs(plan, n, params);
+        };
+        let (arena, mut values) = (&self.arena, Vec::new());
+        plan.forward_on_device(&bases, |node, range| {
+            values.resize(range.len(), 0.0);
+            arena.download(range.start, &mut values)?;
+            Ok(look(node, &values).is_continue())
+        })
+    }
+
+    fn backward(
+        &mut self,
+        plan: &Plan,
+        input: Input<'_, f32>,
+        params: &mut Params<f32>,
+        scale: f64,
+        accumulate: bool,
+    ) -> Result<()> {
+        self.gpu.enter()?;
+        if let Some(dlosses) = plan.dlosses_range(input.images.dim().0) {
+            self.arena.fill(dlosses, scale as f32)?;
+        }
+        plan.backward_on_device(&self.bases(input, params), accumulate)?;
+        self.grads.download(0, params.grads_mut())
+    }
+
+    fn time_steps(
+        &mut self,
+        plan: &Plan,
+        input: Input<'_, f32>,
+        params: &mut Params<f32>,
+        scale: f64,
+        seconds: &mut [f64],
+    ) -> Result<()> {
+        self.feed(input, params)?;
+        let bases = self.bases(input, params);
+        if let Some(dlosses) = plan.dlosses_range(bases.n) {
+            self.arena.fill(dlosses, scale as f32)?;
+        }
+        plan.time_steps_on_device(&bases, seconds)
+    }
+
+    fn logits<'a>(&'a self, plan: &Plan, n: usize) -> ArrayView2<'a, f32> {
+        let len = n * plan.classes();
+        ArrayView2::from_shape((n, plan.classes()), &self.logits[..len]).expect("as many as the last run had")
+    }
+
+    fn losses<'a>(&'a self, plan: &Plan, n: usize) -> &'a [f32] {
+        &self.losses[..plan.losses_range(n).len()]
+    }
+}

@@ -1,0 +1,134 @@
+//! What a backend is to an engine: memory, and a way to run a plan's steps in it.
+
+use std::ops::ControlFlow;
+
+use ndarray::ArrayView2;
+
+use super::{Arena, Input, Plan};
+use crate::Result;
+use crate::backend::{Backend, Host};
+use crate::graph::NodeId;
+use crate::params::Params;
+
+/// What sees each node and its output, and may end the run.
+pub type Look<'a, E> = &'a mut dyn FnMut(NodeId, &[E]) -> ControlFlow<()>;
+
+/// The memory of one engine on one backend, which runs any of its plans, one at a time.
+///
+/// [`Params`] are what the host sees of parameters, gradients and states: they are up to date between calls. A machine with
+/// memory of its own copies what has changed.
+pub trait Machine<B: Backend>: Sized + Send {
+    /// Memory for plans of up to `len` elements, and for the parameters.
+    ///
+    /// # Errors
+    /// Where there is too little memory.
+    fn new(len: usize, params: &Params<B::Elem>) -> Result<Self>;
+
+    /// The longest plan that it can run, in elements.
+    fn plan_len(&self) -> usize;
+
+    /// Parameters or states were changed by the host.
+    fn params_changed(&mut self) {}
+
+    /// Runs all forward steps, or those until `look` ends the run.
+    ///
+    /// # Errors
+    /// What the device reports.
+    fn forward(
+        &mut self,
+        plan: &Plan,
+        input: Input<'_, B::Elem>,
+        params: &mut Params<B::Elem>,
+        look: Option<Look<'_, B::Elem>>,
+    ) -> Result<()>;
+
+    /// Runs all backward steps after [`Machine::forward`] on the same input. `scale` is the gradient of each image's loss;
+    /// `accumulate` adds to the parameters' gradients instead of overwriting them.
+    ///
+    /// # Errors
+    /// As [`Machine::forward`].
+    fn backward(
+        &mut self,
+        plan: &Plan,
+        input: Input<'_, B::Elem>,
+        params: &mut Params<B::Elem>,
+        scale: f64,
+        accumulate: bool,
+    ) -> Result<()>;
+
+    /// Runs all steps of a training pass and adds the seconds that each took to `seconds`, one entry per step.
+    ///
+    /// # Errors
+    /// As [`Machine::forward`].
+    fn time_steps(
+        &mut self,
+        plan: &Plan,
+        input: Input<'_, B::Elem>,
+        params: &mut Params<B::Elem>,
+        scale: f64,
+        seconds: &mut [f64],
+    ) -> Result<()>;
+
+    /// The class scores `[n, classes]` of the last forward run of `n` images.
+    fn logits<'a>(&'a self, plan: &Plan, n: usize) -> ArrayView2<'a, B::Elem>;
+
+    /// The loss of each image of the last forward run.
+    fn losses<'a>(&'a self, plan: &Plan, n: usize) -> &'a [B::Elem];
+}
+
+/// The host's memory: parameters lie where everybody sees them.
+impl<B: Host> Machine<B> for Arena<B::Elem> {
+    fn new(len: usize, _params: &Params<B::Elem>) -> Result<Self> {
+        Arena::new(len)
+    }
+
+    fn plan_len(&self) -> usize {
+        self.len()
+    }
+
+    fn forward(
+        &mut self,
+        plan: &Plan,
+        input: Input<'_, B::Elem>,
+        params: &mut Params<B::Elem>,
+        look: Option<Look<'_, B::Elem>>,
+    ) -> Result<()> {
+        match look {
+            Some(look) => plan.forward::<B>(input, params, self, look),
+            None => plan.forward::<B>(input, params, self, |_, _| ControlFlow::Continue(())),
+        }
+        Ok(())
+    }
+
+    fn backward(
+        &mut self,
+        plan: &Plan,
+        input: Input<'_, B::Elem>,
+        params: &mut Params<B::Elem>,
+        scale: f64,
+        accumulate: bool,
+    ) -> Result<()> {
+        plan.backward::<B>(input, params, self, scale, accumulate);
+        Ok(())
+    }
+
+    fn time_steps(
+        &mut self,
+        plan: &Plan,
+        input: Input<'_, B::Elem>,
+        params: &mut Params<B::Elem>,
+        scale: f64,
+        seconds: &mut [f64],
+    ) -> Result<()> {
+        plan.time_steps::<B>(input, params, self, scale, seconds);
+        Ok(())
+    }
+
+    fn logits<'a>(&'a self, plan: &Plan, n: usize) -> ArrayView2<'a, B::Elem> {
+        plan.logits(n, self)
+    }
+
+    fn losses<'a>(&'a self, plan: &Plan, n: usize) -> &'a [B::Elem] {
+        plan.losses(n, self)
+    }
+}
