@@ -96,6 +96,24 @@ register! {
     cross_entropy::SoftmaxCrossEntropy,
 }
 
+/// Every kernel that an op launches on a GPU: with the PTX of its module, all that a launch depends on.
+#[cfg(feature = "cuda")]
+pub fn cuda_kernels() -> Vec<crate::backend::cuda::KernelInfo> {
+    let rooms = [
+        activation::cuda::KERNELS,
+        add::cuda::KERNELS,
+        batch_norm::cuda::KERNELS,
+        channel_scale::cuda::KERNELS,
+        channel_shuffle::cuda::KERNELS,
+        concat::cuda::KERNELS,
+        drop_path::cuda::KERNELS,
+        dropout::cuda::KERNELS,
+        flatten::cuda::KERNELS,
+        scale::cuda::KERNELS,
+    ];
+    rooms.concat()
+}
+
 pub use adaptive_pool::Reduce;
 pub use batch_norm::Statistics;
 pub use conv_norm_act::{Product, Residual};

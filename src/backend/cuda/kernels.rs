@@ -72,11 +72,11 @@ pub struct KernelInfo {
 
 /// Declares the kernels of a module: a function that launches each, and `KERNELS`, which describes them.
 macro_rules! kernels {
-    ($module:literal: $($(#[doc = $doc:literal])* fn $name:ident($($argument:ident: $kind:ty),* $(,)?);)*) => {
+    ($module:literal: $($(#[doc = $doc:literal])* $visibility:vis fn $name:ident($($argument:ident: $kind:ty),* $(,)?);)*) => {
         $(
             $(#[doc = $doc])*
             #[allow(clippy::too_many_arguments)] // as many as the kernel has
-            pub(in crate::ops) fn $name(gpu: &$crate::backend::cuda::Gpu, launch: $crate::backend::cuda::Launch, $($argument: $kind),*) -> $crate::Result<()> {
+            $visibility fn $name(gpu: &$crate::backend::cuda::Gpu, launch: $crate::backend::cuda::Launch, $($argument: $kind),*) -> $crate::Result<()> {
                 static FUNCTION: $crate::backend::cuda::gpu::FunctionCell = $crate::backend::cuda::gpu::FunctionCell::new();
                 $(let mut $argument = $argument;)*
                 let arguments = [$((&raw mut $argument).cast::<std::ffi::c_void>()),*];
@@ -100,6 +100,15 @@ macro_rules! kernels {
     };
 }
 pub(crate) use kernels;
+
+macro_rules! modules {
+    ($($name:literal),* $(,)?) => {
+        /// Every module with its PTX.
+        const MODULES: &[(&str, &str)] = &[$(($name, include_str!(concat!("../../../cuda/ptx/", $name, ".ptx")))),*];
+    };
+}
+
+modules!["activation", "elementwise", "norm"];
 
 /// A size as kernels take it. What the plan lays out has fewer than 2³¹ elements.
 pub(crate) fn int(size: usize) -> i32 {
