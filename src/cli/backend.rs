@@ -2,9 +2,9 @@
 
 use std::str::FromStr;
 
-use crate::backend::{Backend as _, Cpu, Reference};
 #[cfg(feature = "cuda")]
 use crate::backend::Cuda;
+use crate::backend::{Backend as _, Cpu, Reference};
 use crate::{Result, infer};
 
 /// Where a model runs.

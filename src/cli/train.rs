@@ -222,7 +222,8 @@ fn train_in_folder(args: &Args, run: Run, stop: &AtomicBool) -> Result<(Job, Rep
     let job = Job { recipe, dataset, folder, resume, other_simd: args.other_simd, from };
     let say = |text| say(args.json, text);
     let mut view = View::new(what, &say);
-    let report = in_pool(args.threads, || on_backend!(backend, B => train::run::<B>(&job, stop, |event| view.show(&event))));
+    let report =
+        in_pool(args.threads, || on_backend!(backend, B => train::run::<B>(&job, stop, |event| view.show(&event))));
     view.bar.finish_and_clear();
     report.map(|report| (job, report))
 }

@@ -26,7 +26,9 @@ fn parameters(text: &str, kernel: &str) -> Option<Vec<usize>> {
     let start = text.find(&format!(".entry {kernel}("))?;
     let list = text[start..].split_once('(')?.1.split_once(')')?.0;
     let bytes = |line: &str| {
-        let kind = line.split_whitespace().find(|word| word.starts_with(".u") || word.starts_with(".f") || word.starts_with(".b"))?;
+        let kind = line
+            .split_whitespace()
+            .find(|word| word.starts_with(".u") || word.starts_with(".f") || word.starts_with(".b"))?;
         let size: usize = kind[2..].parse().ok()?;
         let count = line.split_once('[').map_or(Some(1), |(_, rest)| rest.split_once(']')?.0.parse().ok())?;
         Some(size / 8 * count)

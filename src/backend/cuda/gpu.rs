@@ -67,7 +67,8 @@ static OPENED: Mutex<Option<&'static Gpu>> = Mutex::new(None);
 /// Kind [`ErrorKind::Unsupported`] where there is no driver or no device.
 pub fn devices() -> Result<Vec<Info>> {
     start()?;
-    let all = || (0..Device::num_devices()?).map(|i| Info::of(i, Device::get_device(i)?)).collect::<Result<Vec<_>, _>>();
+    let all =
+        || (0..Device::num_devices()?).map(|i| Info::of(i, Device::get_device(i)?)).collect::<Result<Vec<_>, _>>();
     let all = all().map_err(|e| failed("devices", e))?;
     if all.is_empty() { Err(none(text(CudaError::NoDevice))) } else { Ok(all) }
 }

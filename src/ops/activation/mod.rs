@@ -21,7 +21,7 @@
 pub(super) mod cases;
 mod cpu;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(super) mod cuda;
 mod reference;
 
 pub(super) use cpu::apply_in_place;

@@ -3,7 +3,7 @@
 #[cfg(feature = "conformance")]
 pub(super) mod cases;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(super) mod cuda;
 mod kernels;
 
 use serde::{Deserialize, Serialize};

@@ -12,7 +12,7 @@
 pub(super) mod cases;
 mod cpu;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(super) mod cuda;
 mod reference;
 
 use serde::{Deserialize, Serialize};

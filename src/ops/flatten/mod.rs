@@ -6,7 +6,7 @@
 #[cfg(feature = "conformance")]
 pub(super) mod cases;
 #[cfg(feature = "cuda")]
-pub(in crate::ops) mod cuda;
+pub(super) mod cuda;
 mod kernels;
 
 use serde::{Deserialize, Serialize};
