@@ -1,0 +1,136 @@
+// Convolutions that gather (forward, input gradient) as a matrix product whose left matrix is never stored:
+//
+//   C[m, n] = Σₖ A[m, k] · B[k, n]      m: window on an image, n: output channel of a group, k: (cell, input channel of a group)
+//
+// A[m, k] is the map's pixel under window m's cell, zero outside; B is the weights, or for the input gradient their transpose.
+// Eight columns of A at a time: with channels in multiples of four, two lanes read one pixel's 32 bytes, a whole sector.
+// While a tile is multiplied, the next one is on its way into registers, then into the other half of shared memory.
+
+#pragma once
+
+#include "conv.cuh"
+#include "tile.cuh"
+
+// What a block computes. Read anew from the grid's numbers wherever it is asked for: the values would cost registers while a tile
+// is multiplied.
+struct Task {
+    int group, part, row_tile, n0;
+
+    __device__ __forceinline__ Task(int groups, int columns, int width) {
+        int x, z, across = (columns + width - 1) / width;
+        asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
+        asm volatile("mov.u32 %0, %%ctaid.z;" : "=r"(z));
+        group = z % groups, part = z / groups;
+        row_tile = x / across, n0 = x % across * width;
+    }
+};
+
+// The columns that a thread loads: a cell and the first channel of a group.
+struct Cursor {
+    int t, u, channel;
+
+    __device__ __forceinline__ void begin(const Sweep &s, int k, int channels) {
+        int cell = k / channels;
+        channel = k % channels;
+        // A class without cells has no columns: any cell is behind its end.
+        t = s.h.cells ? cell / s.h.cells : s.v.cells;
+        u = s.h.cells ? cell % s.h.cells : 0;
+    }
+
+    __device__ __forceinline__ void advance(const Sweep &s, int by, int channels) {
+        channel += by;
+        while (channel >= channels) {
+            channel -= channels;
+            if (++u == s.h.cells) u = 0, t++;
+        }
+    }
+};
+
+// Adds columns [k, end) of A times rows [k, end) of B to a tile, and leaves the tile's windows in `places`. The group's first channels lie `first_in` numbers behind `map`, its
+// first weights `first_weight` numbers behind `weights`; it has `inner` channels of the map and `outer` of the output.
+template <class T, int VECTOR, bool TRANSPOSED>
+__device__ __forceinline__ void gather(T &tile, Place (&places)[T::BM], const float *map, const float *weights, const ConvShape &s,
+                                       const Sweep &sweep, int m0, int n0, int first_in, int first_weight, int inner,
+                                       int outer, int k, int end) {
+    // One row of A is read by LANES threads at a time; so is one column of B where it lies transposed. The padding of 4 puts
+    // their stores, and the 128 / LANES rows that a warp stores at once, into different banks.
+    constexpr int LANES = T::BK / VECTOR, ROWS = T::THREADS / LANES, A = T::BM / ROWS;
+    constexpr int ACROSS = TRANSPOSED ? ROWS : T::BN / VECTOR, DOWN = T::THREADS / ACROSS;
+    constexpr int B = TRANSPOSED ? (T::BN + ROWS - 1) / ROWS : (T::BK + DOWN - 1) / DOWN;
+    __shared__ __align__(16) float as[2][T::BK][T::BM + 4], bs[2][T::BK][T::BN + 4];
+    const int tid = threadIdx.x, lane = tid % LANES * VECTOR, row = tid / LANES;
+    for (int i = tid; i < T::BM; i += T::THREADS) places[i] = Walk(sweep, m0 + i).place(sweep);
+    Cursor cursor;
+    cursor.begin(sweep, k + lane, inner);
+    __syncthreads();
+    const int down = tid / ACROSS, across = tid % ACROSS * VECTOR;
+    // Rows of B that are not transposed follow each other in memory, whatever their cells.
+    int line = TRANSPOSED ? first_weight + (n0 + row) * s.q : first_weight + (k + down) * s.q + n0 + across;
+    float a[A][VECTOR], b[B][VECTOR];
+
+    auto load = [&](int k) {
+        bool there = cursor.t < sweep.v.cells;
+        int dy = cursor.t * sweep.v.reach, dx = cursor.u * sweep.h.reach;
+        unsigned offset = (dy * sweep.h.size + dx) * sweep.channels + first_in + cursor.channel;
+#pragma unroll
+        for (int i = 0; i < A; i++) {
+            Place place = places[row + i * ROWS];
+            load_or_zero<VECTOR>(a[i], map + (place.at + offset), there && place.inside(sweep, dy, dx));
+        }
+        if constexpr (TRANSPOSED) {
+            int kh = sweep.v.kernel + cursor.t * sweep.v.kernel_step;
+            int kw = sweep.h.kernel + cursor.u * sweep.h.kernel_step;
+            int at = line + (kh * s.kw + kw) * outer * s.q + cursor.channel;
+#pragma unroll
+            for (int j = 0; j < B; j++) {
+                int n = row + j * ROWS;
+                bool inside = there && n < T::BN && n0 + n < outer;
+                load_or_zero<VECTOR>(b[j], weights + (at + j * ROWS * s.q), inside);
+            }
+        } else {
+#pragma unroll
+            for (int j = 0; j < B; j++) {
+                int r = down + j * DOWN;
+                bool inside = r < T::BK && k + r < end && n0 + across < outer;
+                load_or_zero<VECTOR>(b[j], weights + (line + j * DOWN * s.q), inside);
+            }
+            line += T::BK * s.q;
+        }
+        cursor.advance(sweep, T::BK, inner);
+    };
+    auto keep = [&](int half) {
+#pragma unroll
+        for (int i = 0; i < A; i++)
+#pragma unroll
+            for (int l = 0; l < VECTOR; l++) as[half][lane + l][row + i * ROWS] = a[i][l];
+#pragma unroll
+        for (int j = 0; j < B; j++) {
+            if constexpr (TRANSPOSED) {
+                int n = row + j * ROWS;
+                if (T::BN % ROWS == 0 || n < T::BN)
+#pragma unroll
+                    for (int l = 0; l < VECTOR; l++) bs[half][lane + l][n] = b[j][l];
+            } else {
+                int r = down + j * DOWN;
+                if (T::BK % DOWN == 0 || r < T::BK) {
+                    if constexpr (VECTOR == 4) *(float4 *)&bs[half][r][across] = *(float4 *)b[j];
+                    else bs[half][r][across] = b[j][0];
+                }
+            }
+        }
+    };
+
+    if (k >= end) return;
+    load(k);
+    keep(0);
+    __syncthreads();
+    for (int half = 0;; half ^= 1) {
+        k += T::BK;
+        bool more = k < end;
+        if (more) load(k);
+        tile.multiply(as[half], bs[half]);
+        if (!more) break;
+        keep(half ^ 1);
+        __syncthreads();
+    }
+}
