@@ -101,17 +101,21 @@ register! {
 pub fn cuda_kernels() -> Vec<crate::backend::cuda::KernelInfo> {
     let rooms = [
         activation::cuda::KERNELS,
+        adaptive_pool::cuda::KERNELS,
         add::cuda::KERNELS,
+        avg_pool::cuda::KERNELS,
         batch_norm::cuda::KERNELS,
+        blur::cuda::KERNELS,
         channel_scale::cuda::KERNELS,
         channel_shuffle::cuda::KERNELS,
         concat::cuda::KERNELS,
         drop_path::cuda::KERNELS,
         dropout::cuda::KERNELS,
         flatten::cuda::KERNELS,
+        max_pool::cuda::KERNELS,
         scale::cuda::KERNELS,
     ];
-    rooms.concat()
+    [rooms.concat(), conv2d::cuda::KERNELS.concat()].concat()
 }
 
 pub use adaptive_pool::Reduce;

@@ -6,6 +6,8 @@
 #[cfg(feature = "conformance")]
 pub(super) mod cases;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(super) mod cuda;
 mod reference;
 
 use serde::{Deserialize, Serialize};
@@ -45,6 +47,11 @@ impl Op for MaxPool {
 
     fn cpu(&self) -> &dyn Kernel<Cpu> {
         self
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self) -> Option<&dyn crate::backend::cuda::Kernel> {
+        Some(self)
     }
 }
 

@@ -1,0 +1,111 @@
+//! The kernels of convolutions, as `cuda/conv*.cu` and `cuda/sums.cu` have them.
+
+use crate::backend::cuda::{Ptr, kernels};
+
+/// What the kernels take by value. Maps are NHWC, weights `[kh][kw][c / groups][q]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ConvShape {
+    pub n: i32,
+    pub h: i32,
+    pub w: i32,
+    /// Input channels.
+    pub c: i32,
+    pub oh: i32,
+    pub ow: i32,
+    /// Output channels.
+    pub q: i32,
+    pub kh: i32,
+    pub kw: i32,
+    pub sh: i32,
+    pub sw: i32,
+    pub ph: i32,
+    pub pw: i32,
+    pub dh: i32,
+    pub dw: i32,
+    pub groups: i32,
+}
+
+/// Tiles of a product: y.
+pub mod forward {
+    use super::*;
+    kernels! { "conv":
+    /// y in tiles of 128x128; in parts of `k_part` terms.
+    pub(in crate::ops) fn conv_forward_128x128(x: Ptr, w: Ptr, bias: Ptr, y: Ptr, shape: ConvShape, k_part: i32);
+    /// y in tiles of 128x64; in parts of `k_part` terms.
+    pub(in crate::ops) fn conv_forward_128x64(x: Ptr, w: Ptr, bias: Ptr, y: Ptr, shape: ConvShape, k_part: i32);
+    /// y in tiles of 128x32; in parts of `k_part` terms.
+    pub(in crate::ops) fn conv_forward_128x32(x: Ptr, w: Ptr, bias: Ptr, y: Ptr, shape: ConvShape, k_part: i32);
+    /// y in tiles of 64x32; in parts of `k_part` terms.
+    pub(in crate::ops) fn conv_forward_64x32(x: Ptr, w: Ptr, bias: Ptr, y: Ptr, shape: ConvShape, k_part: i32);
+    /// y in tiles of 128x64, channels of any number; in parts of `k_part` terms.
+    pub(in crate::ops) fn conv_forward_any_128x64(x: Ptr, w: Ptr, bias: Ptr, y: Ptr, shape: ConvShape, k_part: i32);
+    /// y in tiles of 128x32, channels of any number; in parts of `k_part` terms.
+    pub(in crate::ops) fn conv_forward_any_128x32(x: Ptr, w: Ptr, bias: Ptr, y: Ptr, shape: ConvShape, k_part: i32);
+    }
+}
+
+/// Tiles of a product: dx and dw.
+pub mod backward {
+    use super::*;
+    kernels! { "conv_backward":
+    /// dx in tiles of 128x128, written or added.
+    pub(in crate::ops) fn conv_dx_128x128(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, k_part: i32, add: i32);
+    /// dx in tiles of 128x64, written or added.
+    pub(in crate::ops) fn conv_dx_128x64(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, k_part: i32, add: i32);
+    /// dx in tiles of 128x32, written or added.
+    pub(in crate::ops) fn conv_dx_128x32(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, k_part: i32, add: i32);
+    /// dx in tiles of 64x32, written or added.
+    pub(in crate::ops) fn conv_dx_64x32(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, k_part: i32, add: i32);
+    /// dx in tiles of 128x64, channels of any number, written or added.
+    pub(in crate::ops) fn conv_dx_any_128x64(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, k_part: i32, add: i32);
+    /// dx in tiles of 128x32, channels of any number, written or added.
+    pub(in crate::ops) fn conv_dx_any_128x32(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, k_part: i32, add: i32);
+    /// dw in tiles of 128x128, written or added.
+    pub(in crate::ops) fn conv_dw_128x128(x: Ptr, dy: Ptr, dw: Ptr, shape: ConvShape, p_part: i32, add: i32);
+    /// dw in tiles of 128x64, written or added.
+    pub(in crate::ops) fn conv_dw_128x64(x: Ptr, dy: Ptr, dw: Ptr, shape: ConvShape, p_part: i32, add: i32);
+    /// dw in tiles of 32x64, written or added.
+    pub(in crate::ops) fn conv_dw_32x64(x: Ptr, dy: Ptr, dw: Ptr, shape: ConvShape, p_part: i32, add: i32);
+    /// dw in tiles of 128x64, channels of any number, written or added.
+    pub(in crate::ops) fn conv_dw_any_128x64(x: Ptr, dy: Ptr, dw: Ptr, shape: ConvShape, p_part: i32, add: i32);
+    /// dw in tiles of 32x64, channels of any number, written or added.
+    pub(in crate::ops) fn conv_dw_any_32x64(x: Ptr, dy: Ptr, dw: Ptr, shape: ConvShape, p_part: i32, add: i32);
+    }
+}
+
+/// Groups of a few channels.
+pub mod direct {
+    use super::*;
+    kernels! { "conv_direct":
+    /// y: a group per channel.
+    pub(in crate::ops) fn conv_forward_depthwise(x: Ptr, w: Ptr, bias: Ptr, y: Ptr, shape: ConvShape);
+    /// dx: a group per channel.
+    pub(in crate::ops) fn conv_dx_depthwise(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, add: i32);
+    /// dw: a group per channel; in parts of `p_part` pixels.
+    pub(in crate::ops) fn conv_dw_depthwise(x: Ptr, dy: Ptr, dw: Ptr, shape: ConvShape, p_part: i32, add: i32);
+    /// y: small groups in fours.
+    pub(in crate::ops) fn conv_forward_direct(x: Ptr, w: Ptr, bias: Ptr, y: Ptr, shape: ConvShape);
+    /// dx: small groups in fours.
+    pub(in crate::ops) fn conv_dx_direct(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, add: i32);
+    /// dw: small groups in fours; in parts of `p_part` pixels.
+    pub(in crate::ops) fn conv_dw_direct(x: Ptr, dy: Ptr, dw: Ptr, shape: ConvShape, p_part: i32, add: i32);
+    /// y: small groups.
+    pub(in crate::ops) fn conv_forward_direct_any(x: Ptr, w: Ptr, bias: Ptr, y: Ptr, shape: ConvShape);
+    /// dx: small groups.
+    pub(in crate::ops) fn conv_dx_direct_any(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, add: i32);
+    /// dw: small groups; in parts of `p_part` pixels.
+    pub(in crate::ops) fn conv_dw_direct_any(x: Ptr, dy: Ptr, dw: Ptr, shape: ConvShape, p_part: i32, add: i32);
+    }
+}
+
+/// Sums of columns and of parts.
+pub mod sums {
+    use super::*;
+    kernels! { "sums":
+    /// out\[j\] = Σ of column j of x, `rows × columns`, in parts of `rows_part` rows.
+    pub(in crate::ops) fn column_sums(x: Ptr, out: Ptr, rows: i32, columns: i32, rows_part: i32, add: i32);
+    /// out\[i\] = Σ over `count` parts of `length` numbers each, plus the bias of `columns` where there is one, written or added.
+    pub(in crate::ops) fn sum_parts(parts: Ptr, bias: Ptr, out: Ptr, length: i32, count: i32, columns: i32, add: i32);
+    }
+}
