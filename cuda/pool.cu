@@ -157,8 +157,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #undef BODY
 }
 
-// Grid: per vector of dx.
-extern "C" __global__ void __launch_bounds__(THREADS)
+// Grid: per vector of dx. Four blocks are asked for so that no register is spilled for the sake of a fifth.
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
     pool_max_backward(const float *dy, const float *winners, float *dx, int images, int c, int add, Window window) {
 #define BODY(V) max_backward<V>(dy, winners, dx, images, c, add, window);
     BY_VECTORS(c, BODY);
@@ -333,8 +333,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #undef BODY
 }
 
-// Grid: per vector of dx.
-extern "C" __global__ void __launch_bounds__(THREADS) pool_adaptive_mean_backward(
+// Grid: per vector of dx. Four blocks: as in pool_max_backward.
+extern "C" __global__ void __launch_bounds__(THREADS, 4) pool_adaptive_mean_backward(
     const float *dy, float *dx, int images, int h, int w, int c, int oh, int ow, int add) {
 #define BODY(V) mean_cells_backward<V>(dy, dx, images, c, add, {h, oh}, {w, ow});
     BY_VECTORS(c, BODY);

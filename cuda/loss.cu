@@ -1,0 +1,100 @@
+// Softmax and cross-entropy on dense targets, one loss per image, and whether an image was classified rightly.
+//
+// With log pⱼ = xⱼ − log Σₖ exp xₖ (the maximum subtracted first) and targets t:
+//
+//   y = −Σⱼ tⱼ·log pⱼ
+//   dxⱼ = (pⱼ·Σₖ tₖ − tⱼ)·dy
+//   dtⱼ = −log pⱼ·dy
+//
+// x, t, log_p, targets, dx, dt, scores: images × classes; y, dy, flags: images. Blocks of 128 threads, a warp for each image.
+// Grid: ⌈images/4⌉.
+#include "common.cuh"
+
+namespace {
+
+constexpr int LOSS_THREADS = 128, LANES = 32;
+constexpr unsigned ALL = 0xffffffffu;
+
+__device__ __forceinline__ int image_of_warp() { return (blockIdx.x * LOSS_THREADS + threadIdx.x) / LANES; }
+
+__device__ __forceinline__ float warp_sum(float value) {
+    for (int step = LANES / 2; step > 0; step /= 2) value += __shfl_xor_sync(ALL, value, step);
+    return value;
+}
+
+}  // namespace
+
+// log_p and targets (a copy of t) are for the backward pass: both null where none follows.
+extern "C" __global__ void __launch_bounds__(LOSS_THREADS) loss_cross_entropy_forward(
+    const float *x, const float *t, float *y, float *log_p, float *targets, int images, int classes) {
+    const int image = image_of_warp(), lane = threadIdx.x % LANES;
+    if (image >= images) return;
+    const size_t start = (size_t)image * classes;
+    float top = -INFINITY;
+    for (int j = lane; j < classes; j += LANES) top = fmaxf(top, x[start + j]);
+    for (int step = LANES / 2; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(ALL, top, step));
+    float sum = 0.0f;
+    for (int j = lane; j < classes; j += LANES) sum += expf(x[start + j] - top);
+    // Less the maximum, so that a score as large as it keeps its digits.
+    const float log_sum = logf(warp_sum(sum));
+    float loss = 0.0f;
+    for (int j = lane; j < classes; j += LANES) {
+        const float value = (x[start + j] - top) - log_sum, target = t[start + j];
+        loss -= target * value;
+        if (log_p) log_p[start + j] = value, targets[start + j] = target;
+    }
+    loss = warp_sum(loss);
+    if (lane == 0) y[image] = loss;
+}
+
+// dx and dt are each null where nobody needs it, written or added. targets: as saved.
+extern "C" __global__ void __launch_bounds__(LOSS_THREADS) loss_cross_entropy_backward(
+    const float *log_p, const float *targets, const float *dy, float *dx, int add_dx, float *dt, int add_dt, int images,
+    int classes) {
+    const int image = image_of_warp(), lane = threadIdx.x % LANES;
+    if (image >= images) return;
+    const size_t start = (size_t)image * classes;
+    float total = 0.0f;
+    for (int j = lane; j < classes; j += LANES) total += targets[start + j];
+    total = warp_sum(total);
+    const float factor = dy[image];
+    for (int j = lane; j < classes; j += LANES) {
+        const size_t i = start + j;
+        if (dx) {
+            const float value = (expf(log_p[i]) * total - targets[i]) * factor;
+            dx[i] = add_dx ? dx[i] + value : value;
+        }
+        if (dt) {
+            const float value = -log_p[i] * factor;
+            dt[i] = add_dt ? dt[i] + value : value;
+        }
+    }
+}
+
+// flags: 1 where the wanted class has the highest score, plus 2 where it is among the five highest; 0 where its score is not
+// finite. Wanted is the first of the largest targets; among equal scores the class with the lowest number comes first.
+extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
+    loss_outcome(const float *scores, const float *t, unsigned *flags, int images, int classes) {
+    const int image = image_of_warp(), lane = threadIdx.x % LANES;
+    if (image >= images) return;
+    const size_t start = (size_t)image * classes;
+    float best = -INFINITY;
+    int wanted = classes;
+    const auto challenge = [&](float target, int j) {
+        if (target > best || (target == best && j < wanted)) best = target, wanted = j;
+    };
+    for (int j = lane; j < classes; j += LANES) challenge(t[start + j], j);
+    for (int step = LANES / 2; step > 0; step /= 2) {
+        const float target = __shfl_xor_sync(ALL, best, step);
+        challenge(target, __shfl_xor_sync(ALL, wanted, step));
+    }
+    // Nothing is larger than a NaN: one in the first place stays there.
+    if (wanted == classes || isnan(t[start])) wanted = 0;
+    const float score = scores[start + wanted];
+    int ahead = 0;
+    for (int j = lane; j < classes; j += LANES) {
+        ahead += scores[start + j] > score || (scores[start + j] == score && j < wanted);
+    }
+    for (int step = LANES / 2; step > 0; step /= 2) ahead += __shfl_xor_sync(ALL, ahead, step);
+    if (lane == 0) flags[image] = isfinite(score) ? (ahead == 0) + 2 * (ahead < 5) : 0;
+}
