@@ -1,4 +1,4 @@
-// Softmax and cross-entropy on dense targets, one loss per image, and whether an image was classified rightly.
+// Softmax and cross-entropy on dense targets, one loss per image.
 //
 // With log pⱼ = xⱼ − log Σₖ exp xₖ (the maximum subtracted first) and targets t:
 //
@@ -6,7 +6,7 @@
 //   dxⱼ = (pⱼ·Σₖ tₖ − tⱼ)·dy
 //   dtⱼ = −log pⱼ·dy
 //
-// x, t, log_p, targets, dx, dt, scores: images × classes; y, dy, flags: images. Blocks of 128 threads, a warp for each image.
+// x, t, log_p, targets, dx, dt: images × classes; y, dy: images. Blocks of 128 threads, a warp for each image.
 // Grid: ⌈images/4⌉.
 #include "common.cuh"
 
@@ -69,32 +69,4 @@ extern "C" __global__ void __launch_bounds__(LOSS_THREADS) loss_cross_entropy_ba
             dt[i] = add_dt ? dt[i] + value : value;
         }
     }
-}
-
-// flags: 1 where the wanted class has the highest score, plus 2 where it is among the five highest; 0 where its score is not
-// finite. Wanted is the first of the largest targets; among equal scores the class with the lowest number comes first.
-extern "C" __global__ void __launch_bounds__(LOSS_THREADS)
-    loss_outcome(const float *scores, const float *t, unsigned *flags, int images, int classes) {
-    const int image = image_of_warp(), lane = threadIdx.x % LANES;
-    if (image >= images) return;
-    const size_t start = (size_t)image * classes;
-    float best = -INFINITY;
-    int wanted = classes;
-    const auto challenge = [&](float target, int j) {
-        if (target > best || (target == best && j < wanted)) best = target, wanted = j;
-    };
-    for (int j = lane; j < classes; j += LANES) challenge(t[start + j], j);
-    for (int step = LANES / 2; step > 0; step /= 2) {
-        const float target = __shfl_xor_sync(ALL, best, step);
-        challenge(target, __shfl_xor_sync(ALL, wanted, step));
-    }
-    // Nothing is larger than a NaN: one in the first place stays there.
-    if (wanted == classes || isnan(t[start])) wanted = 0;
-    const float score = scores[start + wanted];
-    int ahead = 0;
-    for (int j = lane; j < classes; j += LANES) {
-        ahead += scores[start + j] > score || (scores[start + j] == score && j < wanted);
-    }
-    for (int step = LANES / 2; step > 0; step /= 2) ahead += __shfl_xor_sync(ALL, ahead, step);
-    if (lane == 0) flags[image] = isfinite(score) ? (ahead == 0) + 2 * (ahead < 5) : 0;
 }

@@ -109,6 +109,7 @@ pub fn cuda_kernels() -> Vec<crate::backend::cuda::KernelInfo> {
         channel_scale::cuda::KERNELS,
         channel_shuffle::cuda::KERNELS,
         concat::cuda::KERNELS,
+        cross_entropy::cuda::KERNELS,
         drop_path::cuda::KERNELS,
         dropout::cuda::KERNELS,
         flatten::cuda::KERNELS,

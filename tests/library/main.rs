@@ -10,5 +10,7 @@ mod models;
 mod optim;
 mod pixels;
 mod probe;
+#[path = "../pytorch/mod.rs"]
+mod pytorch;
 #[cfg(feature = "cli")]
 mod weights;

@@ -108,7 +108,7 @@ macro_rules! modules {
     };
 }
 
-modules!["activation", "conv", "conv_backward", "conv_direct", "elementwise", "norm", "pool", "sums"];
+modules!["activation", "conv", "conv_backward", "conv_direct", "elementwise", "loss", "norm", "pool", "sums"];
 
 /// A size as kernels take it. What the plan lays out has fewer than 2³¹ elements.
 pub(crate) fn int(size: usize) -> i32 {

@@ -11,6 +11,8 @@
 
 #[cfg(feature = "conformance")]
 pub(super) mod cases;
+#[cfg(feature = "cuda")]
+pub(super) mod cuda;
 mod kernels;
 
 use serde::{Deserialize, Serialize};
@@ -46,5 +48,10 @@ impl Op for SoftmaxCrossEntropy {
 
     fn cpu(&self) -> &dyn Kernel<Cpu> {
         self
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self) -> Option<&dyn crate::backend::cuda::Kernel> {
+        Some(self)
     }
 }
