@@ -4,6 +4,7 @@ mod augment;
 mod backend;
 mod bench;
 mod cam;
+mod doctor;
 mod eval;
 mod features;
 mod lr_find;
@@ -65,6 +66,8 @@ enum Command {
     Plan(plan::Args),
     /// Measure training, inference and latency of a recipe's model on random images.
     Bench(bench::Args),
+    /// Say what this machine has: threads, SIMD levels, GPUs, their driver.
+    Doctor(doctor::Args),
 }
 
 /// Parses the command line, runs it, and turns errors into messages and exit codes: 0 done, 2 wrong usage, 1 anything
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Recipes(args) => recipes::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Doctor(args) => doctor::run(args),
     };
     exit_code(result)
 }

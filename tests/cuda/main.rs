@@ -7,3 +7,4 @@ mod models;
 mod ops;
 #[path = "../pytorch/mod.rs"]
 mod pytorch;
+mod training;

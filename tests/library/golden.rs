@@ -63,7 +63,7 @@ runs! {
 
 #[test]
 fn the_hash_is_the_scripts() {
-    assert_eq!(uniform("hash", 8, 1.0), Fixtures::load().get("hash"));
+    assert_eq!(uniform("hash", 8, 1.0), Fixtures::read(FILES[0]).get("hash"));
 }
 
 /// The mxresnets at full width, as their recipes build them, against the same nets in PyTorch.

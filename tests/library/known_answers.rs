@@ -11,7 +11,7 @@ use handgrad::ops::{
 };
 use serde_json::Value;
 
-use crate::golden::{Fixtures, assert_close, uniform};
+use crate::golden::{FILES, Fixtures, assert_close, uniform};
 
 fn pass<B: Host>(case: &Case, operands: &Operands, which: Run) -> Passes {
     run::<B>(case, operands, which, Delivery::Write)
@@ -112,7 +112,7 @@ fn as_pytorch<B: Host>(fixtures: &Fixtures, name: &str, settings: &Value, tolera
 
 #[test]
 fn ops_do_as_pytorch_does() {
-    let fixtures = Fixtures::load();
+    let fixtures = Fixtures::read(FILES[0]);
     let mut seen = 0;
     for (name, settings) in fixtures.golden["ops"].as_object().unwrap() {
         if !["batch_norm", "soft_cross_entropy"].contains(&name.as_str()) {
@@ -171,7 +171,7 @@ fn layer_as_pytorch<B: Host>(fixtures: &Fixtures, name: &str, settings: &Value, 
 
 #[test]
 fn layers_do_as_pytorch_does() {
-    let fixtures = Fixtures::load();
+    let fixtures = Fixtures::read(FILES[0]);
     for (name, settings) in fixtures.golden["layers"].as_object().unwrap() {
         layer_as_pytorch::<Reference>(&fixtures, name, settings, 1e-12);
         layer_as_pytorch::<Cpu>(&fixtures, name, settings, 1e-5);
@@ -179,7 +179,7 @@ fn layers_do_as_pytorch_does() {
 }
 
 fn batch_norm_as_pytorch<B: Host>(tolerance: f64) {
-    let fixtures = Fixtures::load();
+    let fixtures = Fixtures::read(FILES[0]);
     let settings = &fixtures.golden["ops"]["batch_norm"];
     let dims = sizes(&settings["shape"]);
     let (len, channels) = (dims.iter().product(), dims[1]);
@@ -216,7 +216,7 @@ fn batch_norm_does_as_pytorch_does() {
 }
 
 fn cross_entropy_as_pytorch<B: Host>(tolerance: f64) {
-    let fixtures = Fixtures::load();
+    let fixtures = Fixtures::read(FILES[0]);
     let shape = sizes(&fixtures.golden["ops"]["soft_cross_entropy"]["shape"]);
     let (rows, classes) = (shape[0], shape[1]);
     let draw = |what: &str, scale: f64| uniform(&format!("ops/soft_cross_entropy/{what}"), rows * classes, scale);

@@ -38,10 +38,6 @@ pub struct Fixtures {
 }
 
 impl Fixtures {
-    pub fn load() -> Self {
-        Fixtures::read(FILES[0])
-    }
-
     /// The file that has this run.
     pub fn with_run(run: &str) -> Self {
         let all = FILES.map(Fixtures::read);

@@ -73,6 +73,16 @@ pub fn devices() -> Result<Vec<Info>> {
     if all.is_empty() { Err(none(text(CudaError::NoDevice))) } else { Ok(all) }
 }
 
+/// The driver that was found, or why there is none, as text.
+pub fn driver() -> String {
+    let version = || cust::CudaApiVersion::get().ok().map(|v| format!(", for CUDA {}.{}", v.major(), v.minor()));
+    let status = handgrad_cuda_driver::status();
+    match status {
+        Status::Opened { .. } => format!("{status}{}", version().unwrap_or_default()),
+        Status::Missing { .. } => status.to_string(),
+    }
+}
+
 fn start() -> Result<()> {
     match handgrad_cuda_driver::status() {
         Status::Missing { .. } => Err(none(handgrad_cuda_driver::status())),

@@ -140,3 +140,24 @@ pub(crate) fn per_one(len: usize) -> Launch {
 pub fn ptx(module: &str) -> Option<&'static str> {
     MODULES.iter().find(|(name, _)| *name == module).map(|(_, text)| *text)
 }
+
+/// What a module of kernels was compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ModuleInfo {
+    /// Its file in `cuda/`, without `.cu`.
+    pub name: &'static str,
+    /// The version of its instruction set.
+    pub version: &'static str,
+    /// The oldest architecture that runs it.
+    pub target: &'static str,
+}
+
+/// All modules.
+pub fn modules() -> Vec<ModuleInfo> {
+    let header = |text: &'static str, word: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(word));
+        line.unwrap_or_default().trim()
+    };
+    let info = |&(name, text)| ModuleInfo { name, version: header(text, ".version"), target: header(text, ".target") };
+    MODULES.iter().map(info).collect()
+}

@@ -11,8 +11,8 @@ mod machine;
 mod memory;
 
 pub use contract::{Backward, Forward, Grad, Kernel, ParamGrad};
-pub use gpu::{Gpu, Info, devices};
-pub use kernels::{Argument, KernelInfo, Launch, Ptr, ptx};
+pub use gpu::{Gpu, Info, devices, driver};
+pub use kernels::{Argument, KernelInfo, Launch, ModuleInfo, Ptr, modules, ptx};
 pub(crate) use kernels::{blocks, columns, int, kernels, per_four, per_one};
 pub use machine::CudaMachine;
 pub use memory::Buffer;

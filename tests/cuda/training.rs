@@ -1,0 +1,94 @@
+//! The program on the driver double: what a user of a GPU does.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::double::library;
+
+/// A small run on the built-in images: a fraction of a second on the CPU, half a minute interpreted.
+const RECIPE: &str = r#"
+title = "tiny"
+[model]
+name = "simplenet"
+[data]
+dataset = "data.hgd"
+size = 32
+batch = 16
+augment = "cifar"
+[optimizer]
+momentum = 0.9
+weight_decay = 1e-3
+[[phase]]
+lr = 0.005
+epochs = 2
+"#;
+
+fn handgrad(place: &Path, arguments: &str, driver: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_handgrad"));
+    command.args(arguments.split_whitespace()).current_dir(place).env("HANDGRAD_CUDA_DRIVER", driver);
+    command.output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn losses(place: &Path, run: &str) -> Vec<f64> {
+    let metrics = std::fs::read_to_string(place.join(run).join("metrics.jsonl")).unwrap();
+    let of = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    let both = |line: serde_json::Value| ["train_loss", "valid_loss"].map(|key| line[key].as_f64().unwrap());
+    metrics.lines().map(of).flat_map(both).collect()
+}
+
+fn place() -> tempfile::TempDir {
+    let place = tempfile::tempdir().unwrap();
+    let config = handgrad::data::synth::SynthConfig { train: 64, valid: 32, size: 32, seed: 0 };
+    handgrad::data::synth::write(&config, &place.path().join("data.hgd")).unwrap();
+    std::fs::write(place.path().join("tiny.toml"), RECIPE).unwrap();
+    place
+}
+
+#[test]
+fn training_on_a_gpu_comes_to_the_losses_of_the_cpu_and_each_goes_on_where_the_other_stopped() {
+    let (place, double) = (place(), library());
+    let run = |arguments: &str| {
+        let output = handgrad(place.path(), arguments, &double);
+        assert!(output.status.success(), "{arguments}: {}", text(&output));
+    };
+    run("train tiny.toml --backend cpu --out cpu");
+    run("train tiny.toml --backend cuda --out gpu");
+    let (cpu, gpu) = (losses(place.path(), "cpu"), losses(place.path(), "gpu"));
+    assert_eq!(gpu.len(), 4);
+    assert!((cpu[2] - cpu[0]).abs() > 1e-3, "nothing was learnt: {cpu:?}");
+    for (cpu, gpu) in cpu.iter().zip(&gpu) {
+        assert!((cpu - gpu).abs() <= 1e-4 * cpu.abs(), "{cpu} {gpu}");
+    }
+    let environment = std::fs::read_to_string(place.path().join("gpu/run.json")).unwrap();
+    assert!(environment.contains("\"cuda\""), "{environment}");
+}
+
+#[test]
+fn without_a_driver_there_is_a_helpful_error() {
+    let place = place();
+    let nowhere = Path::new("/nowhere/libcuda.so.1");
+    let output = handgrad(place.path(), "train tiny.toml --backend cuda --out gpu", nowhere);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in
+        ["--backend cuda", "no CUDA driver", "/nowhere/libcuda.so.1", "install NVIDIA's driver", "--backend cpu"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let output = handgrad(place.path(), "train tiny.toml --out cpu --epochs 1", nowhere);
+    assert!(output.status.success(), "{}", text(&output));
+    let output = handgrad(place.path(), "doctor", nowhere);
+    assert!(output.status.success() && text(&output).contains("no CUDA driver"), "{}", text(&output));
+
+    let output = handgrad(place.path(), "doctor --json", &library());
+    let doctor: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(doctor["cuda"]["devices"][0]["index"], 0, "{doctor}");
+    let output = handgrad(place.path(), "train tiny.toml --backend cuda:7 --out gpu", &library());
+    assert!(text(&output).contains("cuda:7: no such device"), "{}", text(&output));
+    let output = handgrad(place.path(), "train tiny.toml --backend cuda:x --out gpu", &library());
+    assert!(output.status.code() == Some(2) && text(&output).contains("cuda:N"), "{}", text(&output));
+}
