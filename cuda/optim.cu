@@ -74,19 +74,6 @@ __device__ __forceinline__ void update_piece(const Piece &piece, F update, P *..
     if (vectors_end + threadIdx.x < end) update_at<1>(update, vectors_end + threadIdx.x, buffers...);
 }
 
-// Σ over the block, in thread 0.
-__device__ __forceinline__ double sum_block(double value) {
-    constexpr int WARPS = THREADS / 32;
-    __shared__ double shared[WARPS];
-    for (int step = 16; step > 0; step /= 2) value += __shfl_down_sync(0xffffffffu, value, step);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
-    __syncthreads();
-    double sum = 0.0;
-    for (int warp = 0; warp < WARPS; warp++) sum += shared[warp];
-    return sum;
-}
-
 __device__ __forceinline__ double square(float x) { return (double)x * x; }
 
 __device__ __forceinline__ void average(const Averages &a, float &m, float &v, float g) {
