@@ -126,6 +126,51 @@ template <int COUNT, class T> __device__ __forceinline__ void sum_rows(const T &
         });
 }
 
+// The pixels of a block, of which `chunk` neighbouring ones are its own.
+struct Range {
+    unsigned begin, end;
+    __device__ __forceinline__ Range(int pixels, int chunk) {
+        begin = blockIdx.x * (unsigned)chunk;
+        end = min(begin + chunk, (unsigned)pixels);
+    }
+};
+
+// each(image, row, column, channel, index) for all values of images × rows × columns × c, V channels at a time.
+template <int V, class F> __device__ __forceinline__ void each_value(int images, int rows, int columns, int c, F each) {
+    const unsigned width = c / V, total = (unsigned)images * rows * columns * width, threads = gridDim.x * THREADS;
+    for (unsigned v = blockIdx.x * THREADS + threadIdx.x; v < total; v += threads) {
+        const unsigned pixel = v / width, line = pixel / columns, image = line / rows;
+        each(image, line - image * rows, pixel - line * columns, (v - pixel * width) * V, v * V);
+    }
+}
+
+// Columns and rows of a block of the kernels that merge partial results.
+constexpr int FINISH_COLUMNS = 32, FINISH_ROWS = 8;
+
+// Σ over the rows of a finishing block, in every row.
+__device__ __forceinline__ double sum_over_rows(double value) {
+    __shared__ double shared[FINISH_ROWS][FINISH_COLUMNS];
+    __syncthreads();
+    shared[threadIdx.y][threadIdx.x] = value;
+    __syncthreads();
+    double sum = 0.0;
+    for (int row = 0; row < FINISH_ROWS; row++) sum += shared[row][threadIdx.x];
+    return sum;
+}
+
+// Σ over a block of THREADS threads, in every one.
+__device__ __forceinline__ double sum_block(double value) {
+    constexpr int WARPS = THREADS / 32;
+    __shared__ double shared[WARPS];
+    for (int step = 16; step > 0; step /= 2) value += __shfl_down_sync(0xffffffffu, value, step);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
+    __syncthreads();
+    double sum = 0.0;
+    for (int warp = 0; warp < WARPS; warp++) sum += shared[warp];
+    return sum;
+}
+
 // Calls the body with V = 4 where c is a multiple of 4, else with V = 1.
 #define BY_VECTORS(c, body)      \
     do {                         \

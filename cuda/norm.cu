@@ -22,15 +22,6 @@
 
 namespace {
 
-// The pixels of a block.
-struct Range {
-    unsigned begin, end;
-    __device__ __forceinline__ Range(int pixels, int chunk) {
-        begin = blockIdx.x * (unsigned)chunk;
-        end = min(begin + chunk, (unsigned)pixels);
-    }
-};
-
 // Loads under way at a time, per thread.
 template <int V> constexpr int GROUP = V == 4 ? 4 : 8;
 
@@ -103,20 +94,6 @@ __device__ __forceinline__ void moments(const float *x, float *partial, int pixe
         mean.store(to);
         squares.store(to + c);
     }
-}
-
-// Columns and rows of a block of the kernels that merge partial results.
-constexpr int FINISH_COLUMNS = 32, FINISH_ROWS = 8;
-
-// Σ over the rows of a finishing block, in every row.
-__device__ __forceinline__ double sum_over_rows(double value) {
-    __shared__ double shared[FINISH_ROWS][FINISH_COLUMNS];
-    __syncthreads();
-    shared[threadIdx.y][threadIdx.x] = value;
-    __syncthreads();
-    double sum = 0.0;
-    for (int row = 0; row < FINISH_ROWS; row++) sum += shared[row][threadIdx.x];
-    return sum;
 }
 
 __device__ __forceinline__ double divisor(int pixels, int last_batch) {

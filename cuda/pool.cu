@@ -23,15 +23,6 @@ struct Window {
 
 namespace {
 
-// each(image, row, column, channel, index) for all values of images × rows × columns × c, V channels at a time.
-template <int V, class F> __device__ __forceinline__ void each_value(int images, int rows, int columns, int c, F each) {
-    const unsigned width = c / V, total = (unsigned)images * rows * columns * width, threads = gridDim.x * THREADS;
-    for (unsigned v = blockIdx.x * THREADS + threadIdx.x; v < total; v += threads) {
-        const unsigned pixel = v / width, line = pixel / columns, image = line / rows;
-        each(image, line - image * rows, pixel - line * columns, (v - pixel * width) * V, v * V);
-    }
-}
-
 // One direction of a window.
 struct Axis {
     int size, outputs, kernel, stride, pad, dilation;
