@@ -231,22 +231,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) optim_ema(float *averages,
         values);
 }
 
-// Exchanges a and b. Grid: min(⌈n/1024⌉, 65535).
-extern "C" __global__ void __launch_bounds__(THREADS) optim_swap(float *a, float *b, int n) {
-    const int thread = blockIdx.x * THREADS + threadIdx.x, threads = gridDim.x * THREADS;
-    for (int i = thread; i < n / 4; i += threads) {
-        const auto of_a = Values<4>::load(a + 4 * i), of_b = Values<4>::load(b + 4 * i);
-        of_b.store(a + 4 * i);
-        of_a.store(b + 4 * i);
-    }
-    if (thread < n % 4) {
-        const int i = n - 1 - thread;
-        const float of_a = a[i];
-        a[i] = b[i];
-        b[i] = of_a;
-    }
-}
-
 // squares: Σ g² of each piece. Grid: of pieces.
 extern "C" __global__ void __launch_bounds__(THREADS) optim_squares(const float *g, const Piece *pieces, double *squares) {
     double sum = 0.0;

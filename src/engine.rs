@@ -35,6 +35,8 @@ pub struct Engine<B: Backend> {
     params: Params<B::Elem>,
     key: Key,
     step: u64,
+    /// See [`Engine::keep_on_device`].
+    keep: bool,
 }
 
 /// What one batch gave.
@@ -80,6 +82,7 @@ impl<B: Backend> Engine<B> {
             eval,
             key: key.with_name("step"),
             step: 0,
+            keep: false,
         })
     }
 
@@ -106,6 +109,7 @@ impl<B: Backend> Engine<B> {
         let train = Plan::compile::<B>(&graph, self.train.max_batch(), Mode::Train)?;
         if train.arena_len() > self.machine.plan_len() {
             self.machine = B::Machine::new(train.arena_len(), &self.params)?;
+            self.machine.keep(self.keep);
         }
         self.params.freeze(which);
         (self.graph, self.train) = (graph, train);
@@ -159,6 +163,44 @@ impl<B: Backend> Engine<B> {
         self.machine.backward(&self.train, input, &mut self.params, scale, accumulate.add)?;
         self.step += 1;
         Ok(outcome)
+    }
+
+    /// Updates the parameters from their gradients: on the device, where that has them and the optimizer can.
+    ///
+    /// ```
+    /// use handgrad::{backend::Cpu, engine::Engine, models};
+    /// use handgrad::optim::{Decay, ParamTable, Rates, Sgd, SgdConfig, Update};
+    /// use ndarray::{Array2, Array4};
+    /// let mut engine = Engine::<Cpu>::new(&models::build("simplenet", &Default::default())?, 8, 42)?;
+    /// let config = SgdConfig { momentum: 0.9, nesterov: true, decay: Decay::Coupled(1e-4) };
+    /// let mut sgd = Sgd::new(config, ParamTable::of(engine.params(), &[])?)?;
+    /// let (images, targets) = (Array4::zeros((8, 32, 32, 3)), Array2::from_elem((8, 10), 0.1));
+    /// engine.train_step(images.view(), targets.view())?;
+    /// engine.update(Update { optimizer: &mut sgd, rates: Rates::of(0.1), clip_norm: Some(1.0), ema: None, last: false })?;
+    /// # Ok::<(), handgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of the parts of an [`Update`](crate::optim::Update), kind [`ErrorKind::Device`] where a device fails.
+    #[cfg(feature = "train")]
+    pub fn update(&mut self, update: crate::optim::Update<'_, B::Elem>) -> Result<()> {
+        self.machine.update(&mut self.params, update)
+    }
+
+    /// Whether parameters, gradients and states may stay where the backend has them, until [`Engine::fetch`]: a training
+    /// loop that reads them once an epoch has nothing copied in between. [`Engine::params`] are up to date, and may be
+    /// changed, only behind a fetch then. Without meaning where the backend is the host.
+    pub fn keep_on_device(&mut self, keep: bool) {
+        self.keep = keep;
+        self.machine.keep(keep);
+    }
+
+    /// Brings parameters, gradients and states to the host ([`Engine::keep_on_device`]).
+    ///
+    /// # Errors
+    /// Kind [`ErrorKind::Device`] where a device fails.
+    pub fn fetch(&mut self) -> Result<()> {
+        self.machine.fetch(&mut self.params)
     }
 
     /// Forward and loss with evaluation statistics.

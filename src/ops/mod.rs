@@ -96,7 +96,7 @@ register! {
     cross_entropy::SoftmaxCrossEntropy,
 }
 
-/// Every kernel that an op launches on a GPU: with the PTX of its module, all that a launch depends on.
+/// Every kernel that an op or an optimizer launches on a GPU: with the PTX of its module, all that a launch depends on.
 #[cfg(feature = "cuda")]
 pub fn cuda_kernels() -> Vec<crate::backend::cuda::KernelInfo> {
     let rooms = [
@@ -115,8 +115,20 @@ pub fn cuda_kernels() -> Vec<crate::backend::cuda::KernelInfo> {
         flatten::cuda::KERNELS,
         max_pool::cuda::KERNELS,
         scale::cuda::KERNELS,
+        crate::optim::device::KERNELS,
     ];
     [rooms.concat(), conv2d::cuda::KERNELS.concat()].concat()
+}
+
+/// y = x for `n` elements on a GPU.
+#[cfg(feature = "cuda")]
+pub(crate) fn copy_on_device(
+    gpu: &crate::backend::cuda::Gpu,
+    x: crate::backend::cuda::Ptr,
+    y: crate::backend::cuda::Ptr,
+    n: usize,
+) -> crate::Result<()> {
+    flatten::cuda::copy(gpu, x, y, n, false)
 }
 
 pub use adaptive_pool::Reduce;

@@ -125,6 +125,13 @@ impl<E: Real> Averages<E> {
         }
     }
 
+    #[cfg(feature = "cuda")]
+    pub fn on_device(&self) -> super::device::Averages {
+        let [keep1, take1, keep2, take2, debias, eps] =
+            [self.keep1, self.take1, self.keep2, self.take2, self.debias, self.eps].map(|value| value.wide() as f32);
+        super::device::Averages { keep1, take1, keep2, take2, debias, eps }
+    }
+
     /// Takes one element's gradient into its moments.
     #[inline(always)]
     pub fn update(&self, m: &mut E, v: &mut E, g: E) {
@@ -184,6 +191,25 @@ impl<E: Real> Adam<E> {
         })
     }
 
+    /// The coefficients of a step, its direction, and β₁, β₂ and what belongs to them.
+    fn prepare(&mut self, rates: Rates) -> (Direction, Averages<E>) {
+        let step = self.core.steps + 1;
+        let beta1 = rates.momentum.unwrap_or(self.config.momentum);
+        let direction = Direction::of(&self.config, step);
+        let factor = match direction {
+            Direction::Adaptive(rectified) => rectified,
+            Direction::Mean => 1.0,
+        };
+        let factor = factor / (1.0 - power(beta1, step));
+        let decay = self.config.decay;
+        self.coefficients.clear();
+        self.coefficients.extend(self.core.table.groups(decay.strength()).map(|(lr_scale, wd)| {
+            let (lr, (coupled, decoupled)) = (rates.lr * lr_scale, decay.split(wd));
+            Coefficients { step: E::of(lr * factor), coupled: E::of(coupled), decay: E::of(lr * decoupled) }
+        }));
+        (direction, Averages::new(&self.config, beta1, step))
+    }
+
     /// The fused pass: moments, and `p − (step·direction(m, v) + decay·p)`.
     fn pass(&mut self, values: &mut [E], grads: &[E], averages: Averages<E>, direction: impl Fn(E, E) -> E + Sync) {
         let Core { table, moments, .. } = &mut self.core;
@@ -224,21 +250,7 @@ impl<E: Real> Rule for Adam<E> {
     }
 
     fn apply(&mut self, values: &mut [E], grads: &[E], rates: Rates) -> Result<()> {
-        let step = self.core.steps + 1;
-        let beta1 = rates.momentum.unwrap_or(self.config.momentum);
-        let direction = Direction::of(&self.config, step);
-        let factor = match direction {
-            Direction::Adaptive(rectified) => rectified,
-            Direction::Mean => 1.0,
-        };
-        let factor = factor / (1.0 - power(beta1, step));
-        let decay = self.config.decay;
-        self.coefficients.clear();
-        self.coefficients.extend(self.core.table.groups(decay.strength()).map(|(lr_scale, wd)| {
-            let (lr, (coupled, decoupled)) = (rates.lr * lr_scale, decay.split(wd));
-            Coefficients { step: E::of(lr * factor), coupled: E::of(coupled), decay: E::of(lr * decoupled) }
-        }));
-        let averages = Averages::new(&self.config, beta1, step);
+        let (direction, averages) = self.prepare(rates);
         match direction {
             Direction::Mean => self.pass(values, grads, averages, |m, _| m),
             Direction::Adaptive(_) if self.config.beta > 0.0 => {
@@ -248,6 +260,34 @@ impl<E: Real> Rule for Adam<E> {
             Direction::Adaptive(_) => self.pass(values, grads, averages, |m, v| m / averages.denominator(v)),
         }
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn apply_on_device(&mut self, on: super::OnDevice, rates: Rates) -> Result<bool> {
+        let (direction, averages) = self.prepare(rates);
+        let kind = match direction {
+            Direction::Mean => 1,
+            Direction::Adaptive(_) if self.config.beta > 0.0 => 2,
+            Direction::Adaptive(_) => 0,
+        };
+        let groups = self.coefficients.iter().map(|c| [c.step, c.coupled, c.decay].map(|c| c.wide() as f32));
+        let kept = self.core.on_device(on.gpu)?;
+        let coefficients = kept.coefficients(groups)?;
+        let (Some(launch), [m, v]) = (kept.pieces.launch(), &kept.moments[..]) else { return Ok(true) };
+        super::device::optim_adam(
+            on.gpu,
+            launch,
+            on.values,
+            m.ptr(),
+            v.ptr(),
+            on.grads,
+            kept.pieces.ptr(),
+            coefficients,
+            averages.on_device(),
+            kind,
+            self.config.beta as f32,
+        )?;
+        Ok(true)
     }
 }
 

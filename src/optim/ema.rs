@@ -32,12 +32,14 @@ const PIECE: usize = 16 * 1024;
 /// ema.swap(&mut params)?; // and now it can be trained on
 /// # Ok::<(), handgrad::Error>(())
 /// ```
-#[derive(Clone, Debug)]
 pub struct Ema<E> {
     decay: f64,
     steps: u64,
     values: Vec<E>,
     states: Vec<E>,
+    /// The same on a device, where they follow there.
+    #[cfg(feature = "cuda")]
+    device: Option<[crate::backend::cuda::Buffer; 2]>,
 }
 
 impl<E: Real> Ema<E> {
@@ -47,7 +49,14 @@ impl<E: Real> Ema<E> {
     /// `Usage` unless `decay` is in `[0, 1)`.
     pub fn new(decay: f64, params: &Params<E>) -> Result<Self> {
         super::rule::check_fraction("ema", decay)?;
-        Ok(Ema { decay, steps: 0, values: params.values().to_vec(), states: params.states().to_vec() })
+        Ok(Ema {
+            decay,
+            steps: 0,
+            values: params.values().to_vec(),
+            states: params.states().to_vec(),
+            #[cfg(feature = "cuda")]
+            device: None,
+        })
     }
 
     /// Takes in the parameters and state after a step.
@@ -56,9 +65,9 @@ impl<E: Real> Ema<E> {
     /// `Shape` if they are not those of the same model.
     pub fn update(&mut self, params: &Params<E>) -> Result<()> {
         self.check(ErrorKind::Shape, params.values().len(), params.states().len())?;
-        self.steps += 1;
-        let t = self.steps as f64;
-        let take = E::of(1.0 - self.decay.min((1.0 + t) / (10.0 + t)));
+        self.fetch()?;
+        self.leave_device();
+        let take = E::of(self.next());
         for (averages, values) in [(&mut self.values, params.values()), (&mut self.states, params.states())] {
             let follow = |(averages, values): (&mut [E], &[E])| {
                 averages.iter_mut().zip(values).for_each(|(average, &value)| *average += take * (value - *average));
@@ -67,6 +76,53 @@ impl<E: Real> Ema<E> {
             pieces.for_each(|piece| at_level(simd_level(), follow, piece));
         }
         Ok(())
+    }
+
+    /// Counts a step; how much of its values is taken in.
+    fn next(&mut self) -> f64 {
+        self.steps += 1;
+        let t = self.steps as f64;
+        1.0 - self.decay.min((1.0 + t) / (10.0 + t))
+    }
+
+    /// [`Ema::update`] from parameters and states on a device, where the averages are kept from then on.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn update_on_device(&mut self, on: super::OnDevice, states: crate::backend::cuda::Ptr) -> Result<()> {
+        use super::device::{optim_ema, over_all, upload};
+        use crate::backend::cuda::int;
+        let take = self.next() as f32;
+        let kept = match self.device.take() {
+            Some(kept) => kept,
+            None => [upload(on.gpu, &self.values)?, upload(on.gpu, &self.states)?],
+        };
+        let kept = self.device.insert(kept);
+        for (averages, (values, len)) in kept.iter().zip([(on.values, self.values.len()), (states, self.states.len())])
+        {
+            if len > 0 {
+                optim_ema(on.gpu, over_all(len), averages.ptr(), values, int(len), take)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings averages that a device keeps to the host: before any of them is read.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn fetch(&mut self) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Some([values, states]) = &self.device {
+            super::device::download(values, &mut self.values)?;
+            super::device::download(states, &mut self.states)?;
+        }
+        Ok(())
+    }
+
+    fn leave_device(&mut self) {
+        #[cfg(feature = "cuda")]
+        {
+            self.device = None;
+        }
     }
 
     /// Exchanges the averages and what is in `params`: for an evaluation, and after it once more.
@@ -99,6 +155,7 @@ impl<E: Real> Ema<E> {
         self.values.copy_from_slice(values);
         self.states.copy_from_slice(states);
         self.steps = steps;
+        self.leave_device();
         Ok(())
     }
 

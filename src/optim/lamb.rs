@@ -5,6 +5,8 @@ use super::rule::{Core, Rule};
 use super::{AdamConfig, Decay, ParamTable, Rates};
 use crate::Result;
 use crate::backend::Real;
+#[cfg(feature = "cuda")]
+use crate::backend::cuda::Buffer;
 
 /// The most that a parameter's size raises its rate.
 const MAX_TRUST: f64 = 10.0;
@@ -42,6 +44,34 @@ pub struct Lamb<E> {
     rates: Vec<E>,
     /// Each group's λ for the gradient and lr·λ for the values, in one step.
     decays: Vec<(E, E)>,
+    #[cfg(feature = "cuda")]
+    device: OnDeviceToo,
+}
+
+/// What a step on a device needs besides; nothing before the first one. A copy has none.
+#[cfg(feature = "cuda")]
+#[derive(Default)]
+struct OnDeviceToo(Option<Working>);
+
+#[cfg(feature = "cuda")]
+struct Working {
+    squares: Buffer<f64>,
+    group_rates: Buffer<f64>,
+    rates: Buffer,
+}
+
+#[cfg(feature = "cuda")]
+impl Clone for OnDeviceToo {
+    fn clone(&self) -> Self {
+        OnDeviceToo::default()
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl std::fmt::Debug for OnDeviceToo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("working memory of a device")
+    }
 }
 
 impl<E: Real> Lamb<E> {
@@ -58,7 +88,28 @@ impl<E: Real> Lamb<E> {
         let pieces = table.piece_count();
         let decays = Vec::with_capacity(table.groups(0.0).count());
         let core = Core::new(table, &MOMENTS);
-        Ok(Lamb { config, core, squares: vec![(0.0, 0.0); pieces], rates: vec![E::zero(); pieces], decays })
+        Ok(Lamb {
+            config,
+            core,
+            squares: vec![(0.0, 0.0); pieces],
+            rates: vec![E::zero(); pieces],
+            decays,
+            #[cfg(feature = "cuda")]
+            device: OnDeviceToo::default(),
+        })
+    }
+
+    /// Sets the decays of a step, and gives β₁, β₂ and what belongs to them, and 1/(1 − β₁ᵗ).
+    fn prepare(&mut self, rates: Rates) -> (Averages<E>, E) {
+        let step = self.core.steps + 1;
+        let beta1 = rates.momentum.unwrap_or(self.config.momentum);
+        let decay: Decay = self.config.decay;
+        self.decays.clear();
+        self.decays.extend(self.core.table.groups(decay.strength()).map(|(lr_scale, wd)| {
+            let (coupled, decoupled) = decay.split(wd);
+            (E::of(coupled), E::of(rates.lr * lr_scale * decoupled))
+        }));
+        (Averages::new(&self.config, beta1, step), E::of(1.0 / (1.0 - power(beta1, step))))
     }
 }
 
@@ -74,17 +125,8 @@ impl<E: Real> Rule for Lamb<E> {
     }
 
     fn apply(&mut self, values: &mut [E], grads: &[E], rates: Rates) -> Result<()> {
-        let step = self.core.steps + 1;
-        let beta1 = rates.momentum.unwrap_or(self.config.momentum);
-        let averages = Averages::new(&self.config, beta1, step);
-        let debias = E::of(1.0 / (1.0 - power(beta1, step)));
-        let decay: Decay = self.config.decay;
+        let (averages, debias) = self.prepare(rates);
         let Core { table, moments, .. } = &mut self.core;
-        self.decays.clear();
-        self.decays.extend(table.groups(decay.strength()).map(|(lr_scale, wd)| {
-            let (coupled, decoupled) = decay.split(wd);
-            (E::of(coupled), E::of(rates.lr * lr_scale * decoupled))
-        }));
         let [m, v] = &mut moments[..] else { unreachable!("there are two moments") };
 
         let decays = &self.decays;
@@ -116,5 +158,31 @@ impl<E: Real> Rule for Lamb<E> {
             }
         });
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn apply_on_device(&mut self, on: super::OnDevice, rates: Rates) -> Result<bool> {
+        use super::device::{optim_lamb_moments, optim_lamb_rates, optim_lamb_step};
+        let (averages, debias) = self.prepare(rates);
+        let (averages, debias) = (averages.on_device(), debias.wide() as f32);
+        let steps = self.decays.iter().map(|(coupled, decay)| [0.0, coupled.wide() as f32, decay.wide() as f32]);
+        let group_rates: Vec<f64> = self.core.table.groups(0.0).map(|(lr_scale, _)| rates.lr * lr_scale).collect();
+        let kept = self.core.on_device(on.gpu)?;
+        let steps = kept.coefficients(steps)?;
+        let (Some(launch), [m, v]) = (kept.pieces.launch(), &kept.moments[..]) else { return Ok(true) };
+        let (gpu, pieces, count) = (on.gpu, kept.pieces.ptr(), kept.pieces.count());
+        if self.device.0.is_none() {
+            let (squares, group_rates) = (Buffer::new(gpu, 2 * count)?, Buffer::new(gpu, group_rates.len())?);
+            self.device.0 = Some(Working { squares, group_rates, rates: Buffer::new(gpu, count)? });
+        }
+        let Some(working) = &mut self.device.0 else { return Ok(false) };
+        working.group_rates.upload(0, &group_rates)?;
+        let (p, m, v, g, squares) = (on.values, m.ptr(), v.ptr(), on.grads, working.squares.ptr());
+        optim_lamb_moments(gpu, launch, p, m, v, g, pieces, steps, averages, debias, squares)?;
+        let (places, place_count, of_places) = kept.pieces.places();
+        let rates = working.rates.ptr();
+        optim_lamb_rates(gpu, of_places, squares, places, place_count, working.group_rates.ptr(), rates)?;
+        optim_lamb_step(gpu, launch, p, m, v, pieces, rates, averages, debias)?;
+        Ok(true)
     }
 }

@@ -1,8 +1,15 @@
 //! Lookahead: slow weights that follow any other optimizer.
 
 use super::rule::check_moments;
+#[cfg(feature = "cuda")]
+use super::{
+    OnDevice,
+    device::{Pieces, download, optim_lookahead, upload},
+};
 use super::{Optimizer, ParamTable, Rates};
 use crate::backend::Real;
+#[cfg(feature = "cuda")]
+use crate::backend::cuda::{Buffer, Gpu, Ptr};
 use crate::{Error, ErrorKind, Result};
 
 /// The names of the slow weights and of the slow running statistics among the moments.
@@ -47,6 +54,17 @@ pub struct Lookahead<E> {
     alpha: f64,
     /// α of the step just made, where it was one that looks ahead.
     pulled: Option<E>,
+    #[cfg(feature = "cuda")]
+    device: Option<Kept>,
+}
+
+/// What a device keeps.
+#[cfg(feature = "cuda")]
+struct Kept {
+    pieces: Pieces,
+    slow: Buffer,
+    /// Where running statistics are averaged too.
+    states: Option<(Pieces, Buffer)>,
 }
 
 impl<E: Real> Lookahead<E> {
@@ -62,7 +80,16 @@ impl<E: Real> Lookahead<E> {
             return Err(Error::new(ErrorKind::Usage, "lookahead alpha", alpha).expected("above 0, at most 1"));
         }
         let slow = vec![E::zero(); fast.table().len()];
-        Ok(Lookahead { fast, slow, slow_states: None, k, alpha, pulled: None })
+        Ok(Lookahead {
+            fast,
+            slow,
+            slow_states: None,
+            k,
+            alpha,
+            pulled: None,
+            #[cfg(feature = "cuda")]
+            device: None,
+        })
     }
 
     /// Averages `len` running statistics as well ([`Optimizer::average_states`]): slow ones start as a copy of what they
@@ -88,6 +115,23 @@ impl<E: Real> Lookahead<E> {
         self
     }
 
+    /// α of a step.
+    fn alpha_of(&self, rates: Rates) -> Result<f64> {
+        let alpha = rates.lookahead_alpha.unwrap_or(self.alpha);
+        if (0.0..=1.0).contains(&alpha) {
+            return Ok(alpha);
+        }
+        Err(Error::new(ErrorKind::Usage, "lookahead alpha", alpha).expected("0 to 1"))
+    }
+
+    /// Forgets what a device keeps: the host's slow weights count.
+    fn leave_device(&mut self) {
+        #[cfg(feature = "cuda")]
+        {
+            self.device = None;
+        }
+    }
+
     /// The slow statistics, where there are as many as `states`.
     fn states_for(&mut self, states: &[E]) -> Result<Option<&mut Vec<E>>> {
         match &mut self.slow_states {
@@ -106,10 +150,9 @@ impl<E: Real> Optimizer<E> for Lookahead<E> {
         if self.fast.steps() == 0 {
             self.slow.copy_from_slice(values);
         }
-        let alpha = rates.lookahead_alpha.unwrap_or(self.alpha);
-        if !(0.0..=1.0).contains(&alpha) {
-            return Err(Error::new(ErrorKind::Usage, "lookahead alpha", alpha).expected("0 to 1"));
-        }
+        let alpha = self.alpha_of(rates)?;
+        self.fetch()?;
+        self.leave_device();
         self.fast.step(values, grads, Rates { lookahead_alpha: None, ..rates })?;
         self.pulled = None;
         if self.fast.steps().is_multiple_of(self.k.into()) {
@@ -151,6 +194,68 @@ impl<E: Real> Optimizer<E> for Lookahead<E> {
         Ok(())
     }
 
+    #[cfg(feature = "cuda")]
+    fn step_on_device(&mut self, on: OnDevice, rates: Rates) -> Result<bool> {
+        let (alpha, first) = (self.alpha_of(rates)?, self.fast.steps() == 0);
+        let kept = match self.device.take() {
+            Some(kept) => kept,
+            None => Kept {
+                pieces: Pieces::of(on.gpu, self.fast.table())?,
+                slow: upload(on.gpu, &self.slow)?,
+                states: match &self.slow_states {
+                    Some(slow) => Some((Pieces::whole(on.gpu, slow.len())?, upload(on.gpu, slow)?)),
+                    None => None,
+                },
+            },
+        };
+        let kept = self.device.insert(kept);
+        if first {
+            crate::ops::copy_on_device(on.gpu, on.values, kept.slow.ptr(), self.slow.len())?;
+        }
+        if !self.fast.step_on_device(on, Rates { lookahead_alpha: None, ..rates })? {
+            self.device = None;
+            return Ok(false);
+        }
+        self.pulled = None;
+        if self.fast.steps().is_multiple_of(self.k.into()) {
+            self.pulled = Some(E::of(alpha));
+            if let Some(launch) = kept.pieces.launch() {
+                optim_lookahead(on.gpu, launch, on.values, kept.slow.ptr(), kept.pieces.ptr(), alpha as f32)?;
+            }
+        }
+        Ok(true)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn clip_on_device(&mut self, on: OnDevice, max_norm: f64) -> Result<bool> {
+        self.fast.clip_on_device(on, max_norm)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn average_states_on_device(&mut self, gpu: &'static Gpu, states: Ptr, len: usize) -> Result<()> {
+        let (first, pulled) = (self.fast.steps() == 1, self.pulled);
+        let Some((pieces, slow)) = self.device.as_ref().and_then(|kept| kept.states.as_ref()) else { return Ok(()) };
+        match (first, pulled, pieces.launch()) {
+            (true, ..) => crate::ops::copy_on_device(gpu, states, slow.ptr(), len),
+            (false, Some(alpha), Some(launch)) => {
+                optim_lookahead(gpu, launch, states, slow.ptr(), pieces.ptr(), alpha.wide() as f32)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn fetch(&mut self) -> Result<()> {
+        self.fast.fetch()?;
+        #[cfg(feature = "cuda")]
+        if let Some(kept) = &self.device {
+            download(&kept.slow, &mut self.slow)?;
+            if let (Some((_, from)), Some(to)) = (&kept.states, &mut self.slow_states) {
+                download(from, to)?;
+            }
+        }
+        Ok(())
+    }
+
     fn steps(&self) -> u64 {
         self.fast.steps()
     }
@@ -174,6 +279,7 @@ impl<E: Real> Optimizer<E> for Lookahead<E> {
             }
         }
         self.pulled = None;
+        self.leave_device();
         Ok(())
     }
 

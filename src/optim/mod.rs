@@ -19,6 +19,8 @@
 
 mod adam;
 mod clip;
+#[cfg(feature = "cuda")]
+pub(crate) mod device;
 mod ema;
 mod lamb;
 mod lookahead;
@@ -27,9 +29,12 @@ mod rmsprop;
 mod rule;
 mod sgd;
 mod table;
+mod update;
 
 pub use adam::{Adam, AdamConfig};
 pub use clip::clip_grad_norm;
+#[cfg(feature = "cuda")]
+pub use device::OnDevice;
 pub use ema::Ema;
 pub use lamb::Lamb;
 pub use lookahead::Lookahead;
@@ -38,6 +43,7 @@ pub use rmsprop::{RmsProp, RmsPropConfig};
 pub use rule::Decay;
 pub use sgd::{Sgd, SgdConfig};
 pub use table::{GroupRule, ParamEntry, ParamTable};
+pub use update::Update;
 
 use crate::Result;
 use crate::backend::Real;
@@ -89,6 +95,47 @@ pub trait Optimizer<E: Real>: Send {
     /// # Errors
     /// `Shape` as [`Optimizer::step`] and [`Optimizer::average_states`].
     fn finish(&mut self, _values: &mut [E], _states: &mut [E]) -> Result<()> {
+        Ok(())
+    }
+
+    /// [`Optimizer::step`] on parameters and gradients of a device, the moments being kept there from then on. `false`, and
+    /// nothing changed, from an optimizer that has no kernel.
+    ///
+    /// # Errors
+    /// As [`Optimizer::step`], and what the device reports.
+    #[cfg(feature = "cuda")]
+    fn step_on_device(&mut self, _on: OnDevice, _rates: Rates) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// [`clip_grad_norm`] there; only of an optimizer that steps there.
+    ///
+    /// # Errors
+    /// As [`clip_grad_norm`], and what the device reports.
+    #[cfg(feature = "cuda")]
+    fn clip_on_device(&mut self, _on: OnDevice, _max_norm: f64) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// [`Optimizer::average_states`] of `len` states there, behind [`Optimizer::step_on_device`].
+    ///
+    /// # Errors
+    /// As [`Optimizer::average_states`], and what the device reports.
+    #[cfg(feature = "cuda")]
+    fn average_states_on_device(
+        &mut self,
+        _gpu: &'static crate::backend::cuda::Gpu,
+        _states: crate::backend::cuda::Ptr,
+        _len: usize,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    /// Brings moments that a device keeps to the host: before [`Optimizer::moments`] is called.
+    ///
+    /// # Errors
+    /// What the device reports.
+    fn fetch(&mut self) -> Result<()> {
         Ok(())
     }
 

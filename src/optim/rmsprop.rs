@@ -84,6 +84,21 @@ impl<E: Real> RmsProp<E> {
         let names: &[&str] = if config.momentum == 0.0 { &["square"] } else { &["square", "momentum"] };
         Ok(RmsProp { config, core: Core::new(table, names), coefficients })
     }
+
+    /// Sets the coefficients of a step, and gives its μ.
+    fn prepare(&mut self, rates: Rates) -> Result<f64> {
+        let RmsPropConfig { momentum, decay, .. } = self.config;
+        if rates.momentum.is_some() && momentum == 0.0 {
+            let e = Error::new(ErrorKind::Usage, "momentum", "a schedule that moves it, and RMSProp without momentum");
+            return Err(e.hint("give the optimizer a momentum above 0, or keep the schedule from moving it"));
+        }
+        self.coefficients.clear();
+        self.coefficients.extend(self.core.table.groups(decay.strength()).map(|(lr_scale, wd)| {
+            let (coupled, decoupled) = decay.split(wd);
+            Coefficients { lr: E::of(rates.lr * lr_scale), coupled: E::of(coupled), decoupled: E::of(decoupled) }
+        }));
+        Ok(rates.momentum.unwrap_or(momentum))
+    }
 }
 
 impl<E: Real> Rule for RmsProp<E> {
@@ -98,19 +113,10 @@ impl<E: Real> Rule for RmsProp<E> {
     }
 
     fn apply(&mut self, values: &mut [E], grads: &[E], rates: Rates) -> Result<()> {
-        let RmsPropConfig { momentum, sqr_momentum, eps, divide_first, decay } = self.config;
-        if rates.momentum.is_some() && momentum == 0.0 {
-            let e = Error::new(ErrorKind::Usage, "momentum", "a schedule that moves it, and RMSProp without momentum");
-            return Err(e.hint("give the optimizer a momentum above 0, or keep the schedule from moving it"));
-        }
-        self.coefficients.clear();
-        self.coefficients.extend(self.core.table.groups(decay.strength()).map(|(lr_scale, wd)| {
-            let (coupled, decoupled) = decay.split(wd);
-            Coefficients { lr: E::of(rates.lr * lr_scale), coupled: E::of(coupled), decoupled: E::of(decoupled) }
-        }));
+        let RmsPropConfig { sqr_momentum, eps, divide_first, .. } = self.config;
+        let mu = E::of(self.prepare(rates)?);
         let groups = &self.coefficients;
         let (keep, take, eps) = (E::of(sqr_momentum), E::of(1.0 - sqr_momentum), E::of(eps));
-        let mu = E::of(rates.momentum.unwrap_or(momentum));
         let square = |v: &mut E, g: E| {
             *v = keep * *v + take * g * g;
             v.sqrt() + eps
@@ -145,5 +151,27 @@ impl<E: Real> Rule for RmsProp<E> {
             _ => unreachable!("there are one or two moments"),
         }
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn apply_on_device(&mut self, on: super::OnDevice, rates: Rates) -> Result<bool> {
+        use super::device::{optim_rmsprop, optim_rmsprop_momentum};
+        let mu = self.prepare(rates)? as f32;
+        let RmsPropConfig { sqr_momentum, eps, divide_first, .. } = self.config;
+        let (keep, take, eps) = (sqr_momentum as f32, (1.0 - sqr_momentum) as f32, eps as f32);
+        let groups = self.coefficients.iter().map(|c| [c.lr, c.coupled, c.decoupled].map(|c| c.wide() as f32));
+        let kept = self.core.on_device(on.gpu)?;
+        let rates = kept.coefficients(groups)?;
+        let (Some(launch), pieces) = (kept.pieces.launch(), kept.pieces.ptr()) else { return Ok(true) };
+        let (gpu, p, g) = (on.gpu, on.values, on.grads);
+        match &kept.moments[..] {
+            [v, a] => {
+                let (v, a, divide_first) = (v.ptr(), a.ptr(), i32::from(divide_first));
+                optim_rmsprop_momentum(gpu, launch, p, v, a, g, pieces, rates, keep, take, eps, mu, divide_first)?;
+            }
+            [v] => optim_rmsprop(gpu, launch, p, v.ptr(), g, pieces, rates, keep, take, eps)?,
+            _ => unreachable!("there are one or two moments"),
+        }
+        Ok(true)
     }
 }

@@ -31,19 +31,80 @@ impl Decay {
 }
 
 /// An optimizer's table, its moments, and how many steps it has made.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Core<E> {
     pub table: ParamTable,
     pub steps: u64,
     names: &'static [&'static str],
     pub moments: Vec<Vec<E>>,
+    #[cfg(feature = "cuda")]
+    device: OnceKept,
+}
+
+/// What a device keeps; nothing before the first step there.
+#[cfg(feature = "cuda")]
+#[derive(Default)]
+struct OnceKept(Option<super::device::Kept>);
+
+#[cfg(feature = "cuda")]
+impl std::fmt::Debug for OnceKept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "on a device" } else { "on the host" })
+    }
+}
+
+/// A copy is one of the host's: [`Optimizer::fetch`] brings there what a device has.
+impl<E: Clone> Clone for Core<E> {
+    fn clone(&self) -> Self {
+        Core {
+            table: self.table.clone(),
+            steps: self.steps,
+            names: self.names,
+            moments: self.moments.clone(),
+            #[cfg(feature = "cuda")]
+            device: OnceKept::default(),
+        }
+    }
 }
 
 impl<E: Real> Core<E> {
     /// With moments of these names, all zero.
     pub fn new(table: ParamTable, names: &'static [&'static str]) -> Self {
         let moments = names.iter().map(|_| vec![E::zero(); table.len()]).collect();
-        Core { table, steps: 0, names, moments }
+        Core {
+            table,
+            steps: 0,
+            names,
+            moments,
+            #[cfg(feature = "cuda")]
+            device: OnceKept::default(),
+        }
+    }
+
+    /// What the device keeps of it, copied there at first.
+    #[cfg(feature = "cuda")]
+    pub fn on_device(&mut self, gpu: &'static crate::backend::cuda::Gpu) -> Result<&mut super::device::Kept> {
+        let kept = match self.device.0.take() {
+            Some(kept) => kept,
+            None => super::device::Kept::new(gpu, &self.table, &self.moments)?,
+        };
+        Ok(self.device.0.insert(kept))
+    }
+
+    /// Brings the moments back from a device.
+    #[cfg(feature = "cuda")]
+    fn fetch(&mut self) -> Result<()> {
+        let Some(kept) = &self.device.0 else { return Ok(()) };
+        let pairs = kept.moments.iter().zip(&mut self.moments);
+        pairs.into_iter().try_for_each(|(from, to)| super::device::download(from, to))
+    }
+
+    /// Forgets what a device keeps: the host's moments count.
+    fn leave_device(&mut self) {
+        #[cfg(feature = "cuda")]
+        {
+            self.device = OnceKept::default();
+        }
     }
 
     fn named(&self) -> Vec<(&'static str, &[E])> {
@@ -61,6 +122,14 @@ pub(super) trait Rule: Send {
     /// # Errors
     /// Where this optimizer cannot follow the rates; nothing is changed then.
     fn apply(&mut self, values: &mut [Self::Elem], grads: &[Self::Elem], rates: Rates) -> Result<()>;
+    /// The same on a device; `false` from a rule that has no kernel.
+    ///
+    /// # Errors
+    /// As [`Rule::apply`], and what the device reports.
+    #[cfg(feature = "cuda")]
+    fn apply_on_device(&mut self, _on: super::OnDevice, _rates: Rates) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 impl<E: Real, R: Rule<Elem = E>> Optimizer<E> for R {
@@ -68,9 +137,30 @@ impl<E: Real, R: Rule<Elem = E>> Optimizer<E> for R {
         self.core().table.check_len("parameters", values.len())?;
         self.core().table.check_len("gradients", grads.len())?;
         rates.check()?;
+        self.fetch()?;
+        self.core_mut().leave_device();
         self.apply(values, grads, rates)?;
         self.core_mut().steps += 1;
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn step_on_device(&mut self, on: super::OnDevice, rates: Rates) -> Result<bool> {
+        rates.check()?;
+        let done = self.apply_on_device(on, rates)?;
+        self.core_mut().steps += u64::from(done);
+        Ok(done)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn clip_on_device(&mut self, on: super::OnDevice, max_norm: f64) -> Result<bool> {
+        self.core_mut().on_device(on.gpu)?.clip(on.grads, max_norm)?;
+        Ok(true)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn fetch(&mut self) -> Result<()> {
+        self.core_mut().fetch()
     }
 
     fn steps(&self) -> u64 {
@@ -90,6 +180,7 @@ impl<E: Real, R: Rule<Elem = E>> Optimizer<E> for R {
             }
         }
         core.steps = steps;
+        core.leave_device();
         Ok(())
     }
 

@@ -63,6 +63,15 @@ impl<E: Real> Sgd<E> {
         Ok(Sgd { config, core, coefficients })
     }
 
+    /// μ of a step.
+    fn momentum(&self, rates: Rates) -> Result<f64> {
+        if rates.momentum.is_some() && self.config.momentum == 0.0 {
+            let e = Error::new(ErrorKind::Usage, "momentum", "a schedule that moves it, and SGD without momentum");
+            return Err(e.hint("give the optimizer a momentum above 0, or keep the schedule from moving it"));
+        }
+        Ok(rates.momentum.unwrap_or(self.config.momentum))
+    }
+
     fn set_coefficients(&mut self, lr: f64) {
         let decay = self.config.decay;
         self.coefficients.clear();
@@ -112,18 +121,33 @@ impl<E: Real> Rule for Sgd<E> {
 
     fn apply(&mut self, values: &mut [E], grads: &[E], rates: Rates) -> Result<()> {
         let SgdConfig { momentum, nesterov, .. } = self.config;
-        if rates.momentum.is_some() && momentum == 0.0 {
-            let e = Error::new(ErrorKind::Usage, "momentum", "a schedule that moves it, and SGD without momentum");
-            return Err(e.hint("give the optimizer a momentum above 0, or keep the schedule from moving it"));
-        }
+        let mu = self.momentum(rates)?;
         self.set_coefficients(rates.lr);
-        let mu = rates.momentum.unwrap_or(momentum);
         match (momentum > 0.0, nesterov) {
             (false, _) => self.step_plain(values, grads),
             (true, false) => self.step_with_momentum::<false>(values, grads, mu),
             (true, true) => self.step_with_momentum::<true>(values, grads, mu),
         }
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn apply_on_device(&mut self, on: super::OnDevice, rates: Rates) -> Result<bool> {
+        use super::device::{optim_sgd, optim_sgd_momentum};
+        let mu = self.momentum(rates)? as f32;
+        self.set_coefficients(rates.lr);
+        let groups = self.coefficients.iter().map(|c| [c.lr, c.coupled, c.decoupled].map(|c| c.wide() as f32));
+        let kept = self.core.on_device(on.gpu)?;
+        let coefficients = kept.coefficients(groups)?;
+        let Some(launch) = kept.pieces.launch() else { return Ok(true) };
+        let (pieces, nesterov) = (kept.pieces.ptr(), i32::from(self.config.nesterov));
+        match &kept.moments[..] {
+            [a] => {
+                optim_sgd_momentum(on.gpu, launch, on.values, a.ptr(), on.grads, pieces, coefficients, mu, nesterov)?
+            }
+            _ => optim_sgd(on.gpu, launch, on.values, on.grads, pieces, coefficients)?,
+        }
+        Ok(true)
     }
 }
 

@@ -8,6 +8,8 @@ use super::{Arena, Input, Plan};
 use crate::Result;
 use crate::backend::{Backend, Host};
 use crate::graph::NodeId;
+#[cfg(feature = "train")]
+use crate::optim::Update;
 use crate::params::Params;
 
 /// What sees each node and its output, and may end the run.
@@ -29,6 +31,27 @@ pub trait Machine<B: Backend>: Sized + Send {
 
     /// Parameters or states were changed by the host.
     fn params_changed(&mut self) {}
+
+    /// Whether parameters, gradients and states may stay where the machine has them: [`Params`] are up to date only behind
+    /// [`Machine::fetch`] then, and may be changed only there.
+    fn keep(&mut self, _keep: bool) {}
+
+    /// Brings parameters, gradients and states to the host.
+    ///
+    /// # Errors
+    /// As [`Machine::forward`].
+    fn fetch(&mut self, _params: &mut Params<B::Elem>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Updates the parameters from their gradients.
+    ///
+    /// # Errors
+    /// Those of [`Update`], and as [`Machine::forward`].
+    #[cfg(feature = "train")]
+    fn update(&mut self, params: &mut Params<B::Elem>, update: Update<'_, B::Elem>) -> Result<()> {
+        update.on_host(params)
+    }
 
     /// Runs all forward steps, or those until `look` ends the run.
     ///

@@ -14,7 +14,7 @@ use super::{Setup, optimizer, train_config, whiten};
 use crate::backend::Backend;
 use crate::data::Dataset;
 use crate::engine::Accumulate;
-use crate::optim::{Rates, clip_grad_norm};
+use crate::optim::{Rates, Update};
 use crate::recipe::Recipe;
 use crate::{Error, ErrorKind, Result};
 
@@ -255,11 +255,13 @@ pub fn run<B: Backend>(
         if too_high {
             break;
         }
-        let (values, grads, _) = engine.params_mut().split_mut();
-        if let Some(max_norm) = recipe.optimizer.clip_norm {
-            clip_grad_norm(grads, optimizer.table(), max_norm)?;
-        }
-        optimizer.step(values, grads, Rates::of(lr))?;
+        engine.update(Update {
+            optimizer: &mut *optimizer,
+            rates: Rates::of(lr),
+            clip_norm: recipe.optimizer.clip_norm,
+            ema: None,
+            last: false,
+        })?;
         report(points.len(), steps);
         if stop.load(Ordering::Relaxed) {
             let at = format!("stopped after {} of {steps} steps", points.len());

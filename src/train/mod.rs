@@ -22,7 +22,7 @@ use crate::graph::Graph;
 use crate::infer::{self, EvalConfig, Model, Views};
 use crate::io::metrics::{self, EpochMetrics};
 use crate::io::{model_file, plot};
-use crate::optim::{Ema, Optimizer, ParamTable, Rates, clip_grad_norm};
+use crate::optim::{Ema, Optimizer, ParamTable, Rates, Update};
 use crate::plan::require_memory;
 use crate::recipe::{self, Phase, Recipe, Tta};
 use crate::rng::Key;
@@ -269,6 +269,7 @@ impl<'a, B: Backend> Trainer<'a, B> {
     /// the run's folder holds anything.
     fn new(job: &'a Job) -> Result<Self> {
         let Setup { graph, mut engine, train, valid, mut ema, peak_bytes } = Setup::new(&job.recipe, &job.dataset)?;
+        engine.keep_on_device(true);
         // A checkpoint has all of it, and the file that the run began with may be gone.
         let begins = !(job.resume && job.folder.checkpoint().exists());
         if let Some(FirstWeights { file, new_head }) = job.from.as_ref().filter(|_| begins) {
@@ -435,19 +436,13 @@ impl<'a, B: Backend> Trainer<'a, B> {
             rates = phase.schedule.rates(phase.lr, at);
             let ahead = recipe.optimizer.lookahead;
             rates.lookahead_alpha = ahead.and_then(|ahead| ahead.alpha_at(at.after().share()));
-            let (values, grads, _) = self.engine.params_mut().split_mut();
-            if let Some(max_norm) = recipe.optimizer.clip_norm {
-                clip_grad_norm(grads, optimizer.table(), max_norm)?;
-            }
-            optimizer.step(values, grads, rates)?;
-            optimizer.average_states(self.engine.params_mut().states_mut())?;
-            if at.after().step == total_steps && ahead.is_some_and(|ahead| ahead.finish) {
-                let (values, states) = self.engine.params_mut().values_and_states_mut();
-                optimizer.finish(values, states)?;
-            }
-            if let Some(ema) = &mut self.ema {
-                ema.update(self.engine.params())?;
-            }
+            self.engine.update(Update {
+                optimizer,
+                rates,
+                clip_norm: recipe.optimizer.clip_norm,
+                ema: self.ema.as_mut(),
+                last: at.after().step == total_steps && ahead.is_some_and(|ahead| ahead.finish),
+            })?;
 
             self.progress.seconds = seconds_before + started.elapsed().as_secs_f64();
             self.progress.engine_step = self.engine.step();
@@ -468,6 +463,7 @@ impl<'a, B: Backend> Trainer<'a, B> {
             }
         }
         let trained_seconds = self.progress.epoch_seconds().max(1e-9);
+        self.fetch(optimizer)?;
         self.swap_averages()?;
         let totals = evaluate(&mut self.engine, &self.valid, &mut self.feed);
         self.swap_averages()?;
@@ -489,6 +485,13 @@ impl<'a, B: Backend> Trainer<'a, B> {
         })
     }
 
+    /// Brings to the host what a device has: before anything of it is read or changed.
+    fn fetch(&mut self, optimizer: &mut dyn Optimizer<B::Elem>) -> Result<()> {
+        self.engine.fetch()?;
+        optimizer.fetch()?;
+        self.ema.as_mut().map_or(Ok(()), Ema::fetch)
+    }
+
     /// Exchanges the weights that are trained and their averages, where there are any.
     fn swap_averages(&mut self) -> Result<()> {
         self.ema.as_mut().map_or(Ok(()), |ema| ema.swap(self.engine.params_mut()))
@@ -504,7 +507,7 @@ impl<'a, B: Backend> Trainer<'a, B> {
     /// A checkpoint where the clock or a signal asks for one.
     fn save_inside_epoch(
         &mut self,
-        optimizer: &dyn Optimizer<B::Elem>,
+        optimizer: &mut dyn Optimizer<B::Elem>,
         stop: &AtomicBool,
         report: &mut dyn FnMut(Event<'_>),
     ) -> Result<()> {
@@ -512,6 +515,7 @@ impl<'a, B: Backend> Trainer<'a, B> {
         let stopping = stop.load(Ordering::Relaxed);
         let due = minutes > 0.0 && self.saved_at.elapsed() >= Duration::from_secs_f64(minutes * 60.0);
         if stopping || due {
+            self.fetch(optimizer)?;
             self.save(optimizer)?;
             report(Event::Checkpoint(&self.job.folder.checkpoint()));
         }

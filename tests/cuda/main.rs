@@ -5,6 +5,7 @@
 mod double;
 mod models;
 mod ops;
+mod optim;
 #[path = "../pytorch/mod.rs"]
 mod pytorch;
 mod training;

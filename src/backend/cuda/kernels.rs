@@ -84,8 +84,8 @@ macro_rules! kernels {
             }
         )*
 
-        /// What this op launches.
-        pub(in crate::ops) const KERNELS: &[$crate::backend::cuda::KernelInfo] = &[$(
+        /// What is declared here.
+        pub(crate) const KERNELS: &[$crate::backend::cuda::KernelInfo] = &[$(
             $crate::backend::cuda::KernelInfo {
                 module: $module,
                 name: stringify!($name),
@@ -108,7 +108,7 @@ macro_rules! modules {
     };
 }
 
-modules!["activation", "conv", "conv_backward", "conv_direct", "elementwise", "loss", "norm", "pool", "sums"];
+modules!["activation", "conv", "conv_backward", "conv_direct", "elementwise", "loss", "norm", "optim", "pool", "sums"];
 
 /// A size as kernels take it. What the plan lays out has fewer than 2³¹ elements.
 pub(crate) fn int(size: usize) -> i32 {

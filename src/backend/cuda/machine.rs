@@ -3,14 +3,15 @@
 use ndarray::ArrayView2;
 
 use super::{Buffer, Cuda, Gpu};
+use crate::optim::{OnDevice, Update};
 use crate::params::Params;
 use crate::plan::{Bases, Input, Look, Machine, Mode, Plan};
 use crate::{Error, ErrorKind, Result};
 
 /// One arena on the device, laid out by the same plan as on the host, and copies of parameters, gradients and states.
 ///
-/// The host's [`Params`] are what optimizers, checkpoints and pictures read: after a pass its states and gradients are
-/// copied back, and before one its parameters are copied over where [`Machine::params_changed`] said so.
+/// Parameters are copied to the device where the host changed them ([`Machine::params_changed`]). Whatever the device changes
+/// is copied back at once, or, where the training loop says so ([`Machine::keep`]), when it is asked for.
 pub struct CudaMachine {
     gpu: &'static Gpu,
     arena: Buffer,
@@ -23,6 +24,8 @@ pub struct CudaMachine {
     logits: Vec<f32>,
     losses: Vec<f32>,
     params_changed: bool,
+    /// What the host has is brought up to date by `fetch` alone.
+    keep: bool,
     plan_len: usize,
 }
 
@@ -73,7 +76,7 @@ impl CudaMachine {
         let losses = plan.losses_range(n);
         self.losses.resize(losses.len(), 0.0);
         self.arena.download(losses.start, &mut self.losses)?;
-        if plan.mode() == Mode::Train {
+        if plan.mode() == Mode::Train && !self.keep {
             self.states.download(0, params.states_mut())?;
         }
         Ok(())
@@ -100,6 +103,7 @@ impl Machine<Cuda> for CudaMachine {
             logits: Vec::new(),
             losses: Vec::new(),
             params_changed: true,
+            keep: false,
             plan_len: len,
         })
     }
@@ -110,6 +114,50 @@ impl Machine<Cuda> for CudaMachine {
 
     fn params_changed(&mut self) {
         self.params_changed = true;
+    }
+
+    fn keep(&mut self, keep: bool) {
+        self.keep = keep;
+    }
+
+    fn fetch(&mut self, params: &mut Params<f32>) -> Result<()> {
+        self.gpu.enter()?;
+        // What the host changed after its last fetch is newer.
+        if self.params_changed {
+            return Ok(());
+        }
+        self.values.download(0, params.values_mut())?;
+        self.grads.download(0, params.grads_mut())?;
+        self.states.download(0, params.states_mut())
+    }
+
+    fn update(&mut self, params: &mut Params<f32>, update: Update<'_, f32>) -> Result<()> {
+        self.gpu.enter()?;
+        let on = OnDevice { gpu: self.gpu, values: self.values.ptr(), grads: self.grads.ptr() };
+        let Update { optimizer, rates, clip_norm, ema, last } = update;
+        let here = match clip_norm {
+            Some(max_norm) if !self.params_changed => optimizer.clip_on_device(on, max_norm)?,
+            _ => !self.params_changed,
+        };
+        if !here || !optimizer.step_on_device(on, rates)? {
+            // The gradients were clipped on the way here, or not at all.
+            let clip_norm = clip_norm.filter(|_| !here);
+            self.fetch(params)?;
+            Update { optimizer, rates, clip_norm, ema, last }.on_host(params)?;
+            self.params_changed = true;
+            return Ok(());
+        }
+        optimizer.average_states_on_device(self.gpu, self.states.ptr(), params.states().len())?;
+        if last {
+            self.fetch(params)?;
+            optimizer.fetch()?;
+            let (values, states) = params.values_and_states_mut();
+            optimizer.finish(values, states)?;
+            self.values.upload(0, params.values())?;
+            self.states.upload(0, params.states())?;
+        }
+        ema.map_or(Ok(()), |ema| ema.update_on_device(on, self.states.ptr()))?;
+        if self.keep { Ok(()) } else { self.fetch(params) }
     }
 
     fn forward(
@@ -146,7 +194,7 @@ impl Machine<Cuda> for CudaMachine {
             self.arena.fill(dlosses, scale as f32)?;
         }
         plan.backward_on_device(&self.bases(input, params), accumulate)?;
-        self.grads.download(0, params.grads_mut())
+        if self.keep { Ok(()) } else { self.grads.download(0, params.grads_mut()) }
     }
 
     fn time_steps(

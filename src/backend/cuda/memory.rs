@@ -2,27 +2,27 @@
 
 use std::ops::Range;
 
-use cust::memory::{AsyncCopyDestination, DeviceBuffer, DevicePointer, DeviceSlice};
+use cust::memory::{AsyncCopyDestination, DeviceBuffer, DeviceCopy, DevicePointer, DeviceSlice};
 
 use super::gpu::failed;
 use super::{Gpu, Ptr};
 use crate::Result;
 
-/// A block of f32 on a device, which it gives back when it is dropped.
-pub struct Buffer {
+/// A block of elements on a device, which it gives back when it is dropped.
+pub struct Buffer<T: DeviceCopy = f32> {
     gpu: &'static Gpu,
-    memory: DeviceBuffer<f32>,
+    memory: DeviceBuffer<T>,
 }
 
-impl Buffer {
+impl<T: DeviceCopy> Buffer<T> {
     /// `len` elements that nothing was written to.
     ///
     /// # Errors
     /// Kind [`crate::ErrorKind::Device`] where the device has less memory.
     pub fn new(gpu: &'static Gpu, len: usize) -> Result<Self> {
         gpu.enter()?;
-        let wrong = |e| failed(format!("cuda:{}: {} MiB of memory", gpu.info().index, (4 * len) >> 20), e);
-        // SAFETY: f32 has no invalid bits; kernels write before they read, which tests on the driver double check. A block
+        let wrong = |e| failed(format!("cuda:{}: {} MiB of memory", gpu.info().index, (size_of::<T>() * len) >> 20), e);
+        // SAFETY: elements are plain numbers without invalid bits; kernels write before they read, which tests on the driver double check. A block
         // without elements has no address, so that one is the least.
         let memory = unsafe { DeviceBuffer::uninitialized(len.max(1)) }.map_err(wrong)?;
         Ok(Buffer { gpu, memory })
@@ -32,7 +32,7 @@ impl Buffer {
     ///
     /// # Errors
     /// As [`Buffer::new`].
-    pub fn of(gpu: &'static Gpu, values: &[f32]) -> Result<Self> {
+    pub fn of(gpu: &'static Gpu, values: &[T]) -> Result<Self> {
         let mut buffer = Buffer::new(gpu, values.len())?;
         buffer.upload(0, values)?;
         Ok(buffer)
@@ -55,9 +55,9 @@ impl Buffer {
 
     /// # Panics
     /// Where the range does not lie in the block.
-    fn part(&self, range: Range<usize>) -> DeviceSlice<f32> {
+    fn part(&self, range: Range<usize>) -> DeviceSlice<T> {
         assert!(range.start <= range.end && range.end <= self.len(), "{range:?} of {}", self.len());
-        let start = DevicePointer::<f32>::from_raw(self.ptr().at(range.start).0);
+        let start = DevicePointer::<T>::from_raw(self.ptr().0 + (size_of::<T>() * range.start) as u64);
         // SAFETY: inside the block by the assertion.
         unsafe { DeviceSlice::from_raw_parts(start, range.len()) }
     }
@@ -69,7 +69,7 @@ impl Buffer {
     ///
     /// # Panics
     /// Where they do not lie in the block.
-    pub fn upload(&mut self, start: usize, values: &[f32]) -> Result<()> {
+    pub fn upload(&mut self, start: usize, values: &[T]) -> Result<()> {
         if values.is_empty() {
             return Ok(());
         }
@@ -85,7 +85,7 @@ impl Buffer {
     ///
     /// # Panics
     /// Where they do not lie in the block.
-    pub fn download(&self, start: usize, values: &mut [f32]) -> Result<()> {
+    pub fn download(&self, start: usize, values: &mut [T]) -> Result<()> {
         if values.is_empty() {
             return Ok(());
         }
@@ -95,7 +95,9 @@ impl Buffer {
         self.gpu.wait()?;
         copied.map_err(|e| failed("copy from the device", e))
     }
+}
 
+impl Buffer {
     /// Queues the same value for every element of a range.
     ///
     /// # Errors
@@ -113,7 +115,7 @@ impl Buffer {
     }
 }
 
-impl Drop for Buffer {
+impl<T: DeviceCopy> Drop for Buffer<T> {
     fn drop(&mut self) {
         // What is dropped after this is given back by whichever thread this is; an error has no one to go to.
         let _ = self.gpu.enter();

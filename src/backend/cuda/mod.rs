@@ -11,6 +11,7 @@ mod machine;
 mod memory;
 
 pub use contract::{Backward, Forward, Grad, Kernel, ParamGrad};
+pub use cust::memory::DeviceCopy;
 pub use gpu::{Gpu, Info, devices, driver};
 pub use kernels::{Argument, KernelInfo, Launch, ModuleInfo, Ptr, modules, ptx};
 pub(crate) use kernels::{blocks, columns, int, kernels, per_four, per_one};

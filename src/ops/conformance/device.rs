@@ -34,7 +34,7 @@ pub fn run_on_device(case: &Case, operands: &Operands, run: Run, delivery: Deliv
     let lens = op.saved(&case.inputs, output);
     let saved: Vec<Buffer> = lens.iter().map(|s| poison(s.per_image * n + s.fixed)).collect::<Result<_>>()?;
     // A kernel must not read working memory that it did not write: none of it is written here.
-    let scratch = || Buffer::new(gpu, kernel.scratch(&case.inputs, output, n));
+    let scratch = || Buffer::<f32>::new(gpu, kernel.scratch(&case.inputs, output, n));
     let training = matches!(run, Run::Train | Run::TrainForward);
     let key = Key::new(7);
 

@@ -1,0 +1,217 @@
+//! Optimizers on a GPU: kernels of `cuda/optim.cu`, which do what the loops here do, in the same order, on the same numbers.
+
+use crate::backend::Real;
+use crate::backend::cuda::{Buffer, DeviceCopy, Gpu, Launch, Ptr, blocks, int, kernels};
+use crate::{Error, ErrorKind, Result};
+
+use super::ParamTable;
+
+kernels! { "optim":
+    /// SGD without momentum.
+    pub(super) fn optim_sgd(p: Ptr, g: Ptr, pieces: Ptr, rates: Ptr);
+    /// SGD with momentum.
+    pub(super) fn optim_sgd_momentum(p: Ptr, a: Ptr, g: Ptr, pieces: Ptr, rates: Ptr, mu: f32, nesterov: i32);
+    /// Adam and its family; `kind`: 0 m/d, 1 m, 2 with softplus(beta·d)/beta in the place of d.
+    pub(super) fn optim_adam(p: Ptr, m: Ptr, v: Ptr, g: Ptr, pieces: Ptr, steps: Ptr, averages: Averages, kind: i32, beta: f32);
+    /// RMSProp without momentum.
+    pub(super) fn optim_rmsprop(p: Ptr, v: Ptr, g: Ptr, pieces: Ptr, rates: Ptr, keep: f32, take: f32, eps: f32);
+    /// RMSProp with momentum.
+    pub(super) fn optim_rmsprop_momentum(p: Ptr, v: Ptr, a: Ptr, g: Ptr, pieces: Ptr, rates: Ptr, keep: f32, take: f32, eps: f32, mu: f32, divide_first: i32);
+    /// LAMB's first pass: moments, decay, and the squares of each piece.
+    pub(super) fn optim_lamb_moments(p: Ptr, m: Ptr, v: Ptr, g: Ptr, pieces: Ptr, steps: Ptr, averages: Averages, debias1: f32, squares: Ptr);
+    /// LAMB's rate of each piece.
+    pub(super) fn optim_lamb_rates(squares: Ptr, places: Ptr, count: i32, lr: Ptr, rates: Ptr);
+    /// LAMB's last pass.
+    pub(super) fn optim_lamb_step(p: Ptr, m: Ptr, v: Ptr, pieces: Ptr, rates: Ptr, averages: Averages, debias1: f32);
+    /// slow ← slow + α·(fast − slow), fast ← slow.
+    pub(super) fn optim_lookahead(fast: Ptr, slow: Ptr, pieces: Ptr, alpha: f32);
+    /// average ← average + take·(value − average).
+    pub(super) fn optim_ema(averages: Ptr, values: Ptr, n: i32, take: f32);
+    /// Σ g² of each piece.
+    fn optim_squares(g: Ptr, pieces: Ptr, squares: Ptr);
+    /// The norm of the whole gradient, and what it is to be multiplied with.
+    fn optim_clip_factor(squares: Ptr, count: i32, max_norm: f64, norm: Ptr, factor: Ptr);
+    /// g ← factor·g.
+    fn optim_clip(g: Ptr, pieces: Ptr, factor: Ptr);
+}
+
+/// β₁, 1 − β₁, β₂, 1 − β₂, 1/√(1 − β₂ᵗ), and what is added to the root.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Averages {
+    pub keep1: f32,
+    pub take1: f32,
+    pub keep2: f32,
+    pub take2: f32,
+    pub debias: f32,
+    pub eps: f32,
+}
+
+/// Elements of a piece on a device: many, so that every multiprocessor has some.
+const PIECE: usize = 4096;
+
+/// Where the parameters and their gradients lie on a device.
+#[derive(Clone, Copy)]
+pub struct OnDevice {
+    /// The device.
+    pub gpu: &'static Gpu,
+    /// Parameters, in the order of the host's.
+    pub values: Ptr,
+    /// Their gradients.
+    pub grads: Ptr,
+}
+
+/// A run of elements of one parameter, and its group.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C)]
+struct Piece {
+    offset: i32,
+    len: i32,
+    group: i32,
+}
+
+// SAFETY: three plain numbers.
+unsafe impl DeviceCopy for Piece {}
+
+/// A parameter: its pieces and its group.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C)]
+struct Place {
+    first: i32,
+    count: i32,
+    group: i32,
+}
+
+// SAFETY: three plain numbers.
+unsafe impl DeviceCopy for Place {}
+
+/// The pieces of a table, or of a whole buffer, on a device.
+pub(super) struct Pieces {
+    pieces: Buffer<Piece>,
+    count: usize,
+    places: Buffer<Place>,
+    place_count: usize,
+}
+
+impl Pieces {
+    /// Those of the parameters that a step moves.
+    pub fn of(gpu: &'static Gpu, table: &ParamTable) -> Result<Self> {
+        let moved = table.places().iter().filter(|place| !place.pieces.is_empty());
+        Pieces::cut(gpu, moved.map(|place| (place.offset, place.len, place.group)))
+    }
+
+    /// All of a buffer.
+    pub fn whole(gpu: &'static Gpu, len: usize) -> Result<Self> {
+        Pieces::cut(gpu, [(0, len, 0)].into_iter())
+    }
+
+    fn cut(gpu: &'static Gpu, parts: impl Iterator<Item = (usize, usize, usize)>) -> Result<Self> {
+        let (mut pieces, mut places) = (Vec::new(), Vec::new());
+        for (offset, len, group) in parts {
+            let first = pieces.len();
+            pieces.extend((0..len).step_by(PIECE).map(|at| Piece {
+                offset: int(offset + at),
+                len: int(PIECE.min(len - at)),
+                group: int(group),
+            }));
+            places.push(Place { first: int(first), count: int(pieces.len() - first), group: int(group) });
+        }
+        Ok(Pieces {
+            count: pieces.len(),
+            place_count: places.len(),
+            pieces: Buffer::of(gpu, &pieces)?,
+            places: Buffer::of(gpu, &places)?,
+        })
+    }
+
+    /// A block for each; none where there are no pieces.
+    pub fn launch(&self) -> Option<Launch> {
+        (self.count > 0).then(|| Launch::line(blocks(self.count, 1, u32::MAX), 256))
+    }
+
+    pub fn ptr(&self) -> Ptr {
+        self.pieces.ptr()
+    }
+
+    /// How many pieces.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The parameters that they are cut from, how many there are, and a warp for each.
+    pub fn places(&self) -> (Ptr, i32, Launch) {
+        (self.places.ptr(), int(self.place_count), Launch::line(blocks(self.place_count, 8, u32::MAX), 256))
+    }
+}
+
+/// What an optimizer keeps on a device.
+pub(super) struct Kept {
+    gpu: &'static Gpu,
+    pub pieces: Pieces,
+    pub moments: Vec<Buffer>,
+    /// Each group's coefficients, three numbers each, new for every step.
+    coefficients: Buffer,
+    clip: Option<Clip>,
+}
+
+/// Working memory of clipping.
+struct Clip {
+    squares: Buffer<f64>,
+    norm: Buffer<f64>,
+    factor: Buffer,
+}
+
+impl Kept {
+    pub fn new<E: Real>(gpu: &'static Gpu, table: &ParamTable, moments: &[Vec<E>]) -> Result<Self> {
+        Ok(Kept {
+            gpu,
+            pieces: Pieces::of(gpu, table)?,
+            moments: moments.iter().map(|moment| upload(gpu, moment)).collect::<Result<_>>()?,
+            coefficients: Buffer::new(gpu, 3 * table.groups(0.0).count())?,
+            clip: None,
+        })
+    }
+
+    /// The address of the coefficients of this step.
+    pub fn coefficients(&mut self, of_groups: impl Iterator<Item = [f32; 3]>) -> Result<Ptr> {
+        let values: Vec<f32> = of_groups.flatten().collect();
+        self.coefficients.upload(0, &values)?;
+        Ok(self.coefficients.ptr())
+    }
+
+    /// [`super::clip_grad_norm`], without the norm, which nobody reads.
+    pub fn clip(&mut self, grads: Ptr, max_norm: f64) -> Result<()> {
+        if !(max_norm.is_finite() && max_norm > 0.0) {
+            return Err(Error::new(ErrorKind::Usage, "clip_norm", max_norm).expected("a finite number above 0"));
+        }
+        let Some(launch) = self.pieces.launch() else { return Ok(()) };
+        let (gpu, count) = (self.gpu, self.pieces.count());
+        if self.clip.is_none() {
+            let (norm, factor) = (Buffer::new(gpu, 1)?, Buffer::new(gpu, 1)?);
+            self.clip = Some(Clip { squares: Buffer::new(gpu, count)?, norm, factor });
+        }
+        let Some(Clip { squares, norm, factor }) = &self.clip else { return Ok(()) };
+        optim_squares(gpu, launch, grads, self.pieces.ptr(), squares.ptr())?;
+        optim_clip_factor(gpu, Launch::line(1, 256), squares.ptr(), int(count), max_norm, norm.ptr(), factor.ptr())?;
+        optim_clip(gpu, launch, grads, self.pieces.ptr(), factor.ptr())
+    }
+}
+
+/// A buffer of the host on the device, in f32.
+pub(super) fn upload<E: Real>(gpu: &'static Gpu, values: &[E]) -> Result<Buffer> {
+    let values: Vec<f32> = values.iter().map(|value| value.wide() as f32).collect();
+    Buffer::of(gpu, &values)
+}
+
+/// And back.
+pub(super) fn download<E: Real>(from: &Buffer, values: &mut [E]) -> Result<()> {
+    let mut narrow = vec![0.0; values.len()];
+    from.download(0, &mut narrow)?;
+    values.iter_mut().zip(narrow).for_each(|(value, narrow)| *value = E::of(f64::from(narrow)));
+    Ok(())
+}
+
+/// The launch of a kernel over all of a buffer.
+pub(super) fn over_all(len: usize) -> Launch {
+    Launch::line(blocks(len, 1024, 65535), 256)
+}
