@@ -54,8 +54,8 @@ __device__ __forceinline__ void forward(const float *x, const float *w, const fl
 // Channels of a group in multiples of four, at multiples of 16 bytes.
 FORWARD(conv_forward_128x128, Tile128x128, 4, 2)
 FORWARD(conv_forward_128x64, Tile128x64, 4, 3)
-FORWARD(conv_forward_128x32, Tile128x32, 4, 5)
+FORWARD(conv_forward_128x32, Tile128x32, 4, 4)
 FORWARD(conv_forward_64x32, Tile64x32, 4, 8)
 // Any channels.
 FORWARD(conv_forward_any_128x64, Tile128x64, 1, 3)
-FORWARD(conv_forward_any_128x32, Tile128x32, 1, 4)
+FORWARD(conv_forward_any_128x32, Tile128x32Any, 1, 4)

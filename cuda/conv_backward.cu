@@ -114,7 +114,7 @@ __device__ __forceinline__ void weight_gradient(const float *x, const float *dy,
             p += T::BK;
             bool more = p < end;
             if (more) load(p);
-            tile.multiply(as[half], bs[half]);
+            tile.template multiply<Straight, Straight>(as[half], bs[half]);
             if (!more) break;
             keep(half ^ 1);
             __syncthreads();
@@ -149,13 +149,11 @@ __device__ __forceinline__ void weight_gradient(const float *x, const float *dy,
 // Channels of a group in multiples of four, at multiples of 16 bytes.
 INPUT_GRADIENT(conv_dx_128x128, Tile128x128, 4, 2)
 INPUT_GRADIENT(conv_dx_128x64, Tile128x64, 4, 3)
-INPUT_GRADIENT(conv_dx_128x32, Tile128x32, 4, 5)
+INPUT_GRADIENT(conv_dx_128x32, Tile128x32, 4, 4)
 INPUT_GRADIENT(conv_dx_64x32, Tile64x32, 4, 8)
 WEIGHT_GRADIENT(conv_dw_128x128, Tile128x128, 4, 2)
 WEIGHT_GRADIENT(conv_dw_128x64, Tile128x64, 4, 3)
 WEIGHT_GRADIENT(conv_dw_32x64, Tile32x64, 4, 8)
 // Any channels.
-INPUT_GRADIENT(conv_dx_any_128x64, Tile128x64, 1, 3)
-INPUT_GRADIENT(conv_dx_any_128x32, Tile128x32, 1, 4)
-WEIGHT_GRADIENT(conv_dw_any_128x64, Tile128x64, 1, 3)
-WEIGHT_GRADIENT(conv_dw_any_32x64, Tile32x64, 1, 8)
+INPUT_GRADIENT(conv_dx_any_128x32, Tile128x32Any, 1, 4)
+WEIGHT_GRADIENT(conv_dw_any_32x64, Tile32x64Any, 1, 8)

@@ -108,6 +108,9 @@ __device__ __forceinline__ void direct_weights(const float *x, const float *dy, 
     const int out = pair % quads * V, in = pair / quads * INPUTS, channel = out / cout * cin + in;
     const int first = blockIdx.y * CELLS, cells = s.kh * s.kw;
     const int end = min(((int)blockIdx.z + 1) * p_part, s.n * s.oh * s.ow);
+    const int kh0 = first / s.kw, kw0 = first % s.kw;
+    // From a cell to the next, and on from a row's end to the next row.
+    const unsigned across = s.dw * s.c, down = (s.dh * s.w - s.kw * s.dw) * s.c;
     const Divisor columns(s.ow), lines(s.oh);
 
     float sums[CELLS][SUMS];
@@ -123,13 +126,13 @@ __device__ __forceinline__ void direct_weights(const float *x, const float *dy, 
             lines.divide(rest, image, oh);
             float gradient[V], pixel[V];
             Lanes<V>::load(gradient, dy + p * s.q + out);
-            const int y0 = oh * s.sh - s.ph, x0 = ow * s.sw - s.pw;
-            int kh = first / s.kw, kw = first % s.kw;
+            int kh = kh0, kw = kw0, i = oh * s.sh - s.ph + kh * s.dh, j = ow * s.sw - s.pw + kw * s.dw;
+            // Wraps around where the cell lies outside of the map.
+            unsigned at = (unsigned)((image * s.h + i) * s.w + j) * s.c + channel;
 #pragma unroll
             for (int c = 0; c < CELLS; c++) {
-                const int i = y0 + kh * s.dh, j = x0 + kw * s.dw;
                 const bool inside = kh < s.kh && (unsigned)i < (unsigned)s.h && (unsigned)j < (unsigned)s.w;
-                load_or_zero<V>(pixel, x + (((image * s.h + i) * s.w + j) * s.c + channel), inside);
+                load_or_zero<V>(pixel, x + at, inside);
                 if constexpr (KIND == PAIRS_4) {
 #pragma unroll
                     for (int l = 0; l < 4; l++)
@@ -139,7 +142,8 @@ __device__ __forceinline__ void direct_weights(const float *x, const float *dy, 
 #pragma unroll
                     for (int o = 0; o < V; o++) sums[c][o] += pixel[o] * gradient[o];
                 }
-                if (++kw == s.kw) kw = 0, kh++;
+                kw++, j += s.dw, at += across;
+                if (kw == s.kw) kw = 0, kh++, j -= s.kw * s.dw, i += s.dh, at += down;
             }
         }
     }

@@ -82,39 +82,39 @@ const fn tile(kernel: &'static str, rows: u64, columns: u64, threads: u64, resid
 }
 
 const FORWARD: [Tile; 4] = [
-    tile("conv_forward_128x128", 128, 128, 256, 2, 85),
-    tile("conv_forward_128x64", 128, 64, 128, 3, 80),
-    tile("conv_forward_128x32", 128, 32, 128, 5, 70),
-    tile("conv_forward_64x32", 64, 32, 128, 8, 55),
+    tile("conv_forward_128x128", 128, 128, 256, 2, 80),
+    tile("conv_forward_128x64", 128, 64, 128, 3, 78),
+    tile("conv_forward_128x32", 128, 32, 128, 4, 68),
+    tile("conv_forward_64x32", 64, 32, 128, 8, 50),
 ];
 const FORWARD_ANY: [Tile; 2] = [
-    tile("conv_forward_any_128x64", 128, 64, 128, 3, 65),
-    tile("conv_forward_any_128x32", 128, 32, 128, 5, 50),
+    tile("conv_forward_any_128x64", 128, 64, 128, 3, 70),
+    tile("conv_forward_any_128x32", 128, 32, 128, 4, 55),
 ];
 const DX: [Tile; 4] = [
-    tile("conv_dx_128x128", 128, 128, 256, 2, 85),
-    tile("conv_dx_128x64", 128, 64, 128, 3, 80),
-    tile("conv_dx_128x32", 128, 32, 128, 5, 70),
-    tile("conv_dx_64x32", 64, 32, 128, 8, 55),
+    tile("conv_dx_128x128", 128, 128, 256, 2, 80),
+    tile("conv_dx_128x64", 128, 64, 128, 3, 78),
+    tile("conv_dx_128x32", 128, 32, 128, 4, 68),
+    tile("conv_dx_64x32", 64, 32, 128, 8, 50),
 ];
-const DX_ANY: [Tile; 2] =
-    [tile("conv_dx_any_128x64", 128, 64, 128, 3, 65), tile("conv_dx_any_128x32", 128, 32, 128, 5, 50)];
+const DX_ANY: [Tile; 1] = [tile("conv_dx_any_128x32", 128, 32, 128, 4, 55)];
 const DW: [Tile; 3] = [
-    tile("conv_dw_128x128", 128, 128, 256, 2, 85),
+    tile("conv_dw_128x128", 128, 128, 256, 2, 82),
     tile("conv_dw_128x64", 128, 64, 128, 3, 80),
-    tile("conv_dw_32x64", 32, 64, 128, 8, 55),
+    tile("conv_dw_32x64", 32, 64, 128, 8, 50),
 ];
-const DW_ANY: [Tile; 2] =
-    [tile("conv_dw_any_128x64", 128, 64, 128, 3, 60), tile("conv_dw_any_32x64", 32, 64, 128, 8, 45)];
+const DW_ANY: [Tile; 1] = [tile("conv_dw_any_32x64", 32, 64, 128, 8, 45)];
 
-/// Columns of A that a tile takes at a time: parts of a sum are multiples of it.
-const STEP: u64 = 8;
+/// Parts of a sum are multiples of it: the most terms that a tile takes at a time.
+const STEP: u64 = 16;
 /// Multiprocessors of the GPU that the choices are made for; others run them as well.
 const PROCESSORS: u64 = 132;
 /// The most numbers that parts of sums may take.
 const SCRATCH: u64 = 16 << 20;
+/// Windows that a thread of a direct kernel computes.
+const WINDOWS: u64 = 4;
 
-/// A matrix product, `times` over: of groups, and of classes of pixels.
+/// Matrix products of one size: as many as there are groups, times classes of pixels.
 #[derive(Clone, Copy)]
 struct Product {
     rows: u64,
@@ -126,23 +126,35 @@ struct Product {
     length: u64,
 }
 
-/// What a product runs on.
+/// What a product runs on: a tile, and sums cut into parts of `part` terms.
+#[derive(Clone, Copy)]
 struct Choice {
     tile: Tile,
-    blocks: u64,
     parts: u64,
-    /// Terms of a part.
     part: u64,
 }
 
 impl Product {
-    /// Estimated time in cycles of a multiprocessor, in 1/100: its share of the blocks, one multiply-add a cycle and lane at
-    /// the rate that so many warps reach, and the passes of adding parts up.
-    fn time(&self, tile: Tile, blocks: u64, parts: u64, part: u64) -> u64 {
-        let share = (blocks * parts).div_ceil(PROCESSORS);
+    fn blocks(&self, tile: Tile) -> u64 {
+        self.rows.div_ceil(tile.rows) * self.columns.div_ceil(tile.columns) * self.classes
+    }
+
+    /// The choice of some `parts`, where they are neither too many nor too large.
+    fn cut(&self, tile: Tile, parts: u64) -> Option<Choice> {
+        let part = self.depth.div_ceil(parts).next_multiple_of(STEP).max(STEP);
+        let parts = self.depth.div_ceil(part).max(1);
+        let fits = parts == 1 || parts * self.length <= SCRATCH && parts * self.groups <= 65535;
+        fits.then_some(Choice { tile, parts, part })
+    }
+
+    /// Estimated time in cycles, in 1/100: a multiprocessor's share of the blocks, one multiply-add a cycle and lane at the
+    /// rate that so many warps reach, and the passes of adding parts up.
+    fn time(&self, choice: Choice) -> u64 {
+        let Choice { tile, parts, part } = choice;
+        let share = (self.blocks(tile) * self.groups * parts).div_ceil(PROCESSORS);
         // Warps hide each other's waiting: one on each of four schedulers reaches two thirds of what many do.
         let warps = 2 * share.min(tile.resident) * tile.threads / 128;
-        let work = tile.rows * tile.columns * (part + 3 * STEP) / 128 * share;
+        let work = tile.rows * tile.columns * (part.min(self.depth) + 2 * STEP) / 128 * share;
         let multiply = work * 100 * (warps + 1) / warps * 100 / tile.rate;
         // Parts are written, read and added at some 8 bytes a cycle and multiprocessor; a launch takes some 4000 cycles.
         let add = if parts > 1 { self.length * (2 * parts + 1) * 4 / (8 * PROCESSORS) * 100 + 400_000 } else { 0 };
@@ -150,24 +162,34 @@ impl Product {
     }
 
     fn choose(&self, tiles: &[Tile]) -> Choice {
-        let mut best: Option<(u64, Choice)> = None;
-        for &tile in tiles {
-            let blocks = self.rows.div_ceil(tile.rows) * self.columns.div_ceil(tile.columns) * self.groups * self.classes;
-            for wanted in [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512] {
-                let part = self.depth.div_ceil(wanted).next_multiple_of(STEP).max(STEP);
-                let parts = self.depth.div_ceil(part).max(1);
-                let fits = parts * self.length <= SCRATCH && part >= 8 * STEP && parts * self.groups <= 65535;
-                if parts > 1 && !fits {
-                    break;
-                }
-                let time = self.time(tile, blocks, parts, part);
-                if best.as_ref().is_none_or(|(least, _)| time < *least) {
-                    best = Some((time, Choice { tile, blocks: blocks / self.groups, parts, part }));
-                }
-            }
-        }
-        best.expect("there are tiles to choose from").1
+        const PARTS: [u64; 18] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512];
+        let choices = tiles.iter().flat_map(|&tile| PARTS.iter().filter_map(move |&parts| self.cut(tile, parts)));
+        let worth = choices.filter(|c| c.parts == 1 || c.part >= 4 * STEP);
+        worth.min_by_key(|&choice| self.time(choice)).expect("one part is always possible")
     }
+
+    /// Every tile, with the sum in one part and in three: for tests.
+    fn all(&self, tiles: &[Tile]) -> Vec<Choice> {
+        tiles.iter().flat_map(|&tile| [1, 3].map(|parts| self.cut(tile, parts))).flatten().collect()
+    }
+
+    /// `args` of the tiles' kernel; what the parts' sum takes: a bias, the output, and its columns.
+    fn launches(&self, choice: Choice, args: Vec<Arg>, bias: Arg, out: Arg, columns: u64, add: bool) -> Launches {
+        let Choice { tile, parts, .. } = choice;
+        let grid = [dimension(self.blocks(tile)), 1, dimension(self.groups * parts)];
+        let launch =
+            KernelLaunch { kernel: tile.kernel, grid, block: [dimension(tile.threads), 1, 1], shared: 0, args };
+        with_parts(launch, sum_parts(bias, out, self.length, parts, columns, add), parts, self.length)
+    }
+}
+
+/// A launch, and the sum of its parts where there are several.
+fn with_parts(launch: KernelLaunch, sum: KernelLaunch, parts: u64, length: u64) -> Launches {
+    if parts == 1 {
+        return Launches { launches: vec![launch], scratch: 0 };
+    }
+    let scratch = (parts * length).try_into().expect("scratch is bounded");
+    Launches { launches: vec![launch, sum], scratch }
 }
 
 fn wide(n: i32) -> u64 {
@@ -200,19 +222,53 @@ impl ConvShape {
         (wide(self.sh.min(self.h)), wide(self.sw.min(self.w)))
     }
 
-    /// The direct kernel for groups of which a product would have few columns: `[depthwise, groups in fours, any]`, numbers
-    /// that a thread computes.
-    fn direct(&self, columns: u64, aligned: bool, names: [&'static str; 3]) -> Option<(&'static str, u64)> {
-        if self.groups == 1 || columns > 16 {
-            None
-        } else if self.cin() == 1 && self.cout() == 1 && self.c % 4 == 0 && aligned {
-            Some((names[0], 4))
+    /// The direct kernel for groups of which a product would have as few `columns` as this.
+    fn wants_direct(&self, columns: u64) -> bool {
+        self.groups > 1 && columns <= 16
+    }
+
+    /// The kernel among `[depthwise, groups in fours, any]`, and the channels that its threads have at a time.
+    fn direct(&self, aligned: bool, names: [&'static str; 3]) -> (&'static str, u64) {
+        if self.cin() == 1 && self.cout() == 1 && self.c % 4 == 0 && aligned {
+            (names[0], 4)
         } else if self.quads(aligned) {
-            Some((names[1], 4))
+            (names[1], 4)
         } else {
-            Some((names[2], 1))
+            (names[2], 1)
         }
     }
+
+    fn pixels(&self) -> u64 {
+        wide(self.n) * wide(self.oh) * wide(self.ow)
+    }
+
+    fn forward_product(&self) -> Product {
+        let rows = self.pixels();
+        let depth = wide(self.kh) * wide(self.kw) * self.cin();
+        let length = rows * wide(self.q);
+        Product { rows, columns: self.cout(), depth, groups: wide(self.groups), classes: 1, length }
+    }
+
+    /// Rows of a class with the most pixels, columns of A of one with the most cells.
+    fn dx_product(&self) -> Product {
+        let (down, across) = self.classes();
+        let rows = wide(self.n) * wide(self.h).div_ceil(wide(self.sh)) * wide(self.w).div_ceil(wide(self.sw));
+        let cells = |kernel: i32, stride: i32, dilation: i32| wide(kernel).div_ceil(period(stride, dilation));
+        let depth = cells(self.kh, self.sh, self.dh) * cells(self.kw, self.sw, self.dw) * self.cout();
+        let length = wide(self.n) * wide(self.h) * wide(self.w) * wide(self.c);
+        Product { rows, columns: self.cin(), depth, groups: wide(self.groups), classes: down * across, length }
+    }
+
+    fn dw_product(&self) -> Product {
+        let rows = wide(self.kh) * wide(self.kw) * self.cin();
+        let (depth, length) = (self.pixels(), rows * wide(self.q));
+        Product { rows, columns: self.cout(), depth, groups: wide(self.groups), classes: 1, length }
+    }
+}
+
+/// Cells from one that reaches a pixel to the next one that does.
+fn period(stride: i32, dilation: i32) -> u64 {
+    (1..).find(|&k| k * wide(dilation) % wide(stride) == 0).expect("the stride itself at the latest")
 }
 
 /// `out[i] = Σ parts[p, i] (+ bias) (+ out[i])`: `sum_parts(parts, bias, out, length, count, columns, add)`.
@@ -230,124 +286,126 @@ fn sum_parts(bias: Arg, out: Arg, length: u64, count: u64, columns: u64, add: bo
 /// `conv_forward_{depthwise,direct,direct_any}(x, w, bias, y, shape)`. `aligned`: x, w, y and the scratch buffer lie at
 /// multiples of 16 bytes.
 pub fn forward(s: &ConvShape, aligned: bool) -> Launches {
-    let rows = wide(s.n) * wide(s.oh) * wide(s.ow);
-    let names = ["conv_forward_depthwise", "conv_forward_direct", "conv_forward_direct_any"];
-    if let Some((kernel, numbers)) = s.direct(s.cout(), aligned, names) {
-        let threads = wide(s.q) / numbers * rows.div_ceil(4);
-        let (grid, block) = ([dimension(threads.div_ceil(128)), 1, 1], [128, 1, 1]);
-        let args = vec![Arg::X, Arg::W, Arg::Bias, Arg::Y, Arg::Shape];
-        return Launches { launches: vec![KernelLaunch { kernel, grid, block, shared: 0, args }], scratch: 0 };
+    if s.wants_direct(s.cout()) {
+        return forward_direct(s, aligned);
     }
-    let product = Product {
-        rows,
-        columns: s.cout(),
-        depth: wide(s.kh) * wide(s.kw) * s.cin(),
-        groups: wide(s.groups),
-        classes: 1,
-        length: rows * wide(s.q),
-    };
-    let choice = product.choose(if s.quads(aligned) { &FORWARD } else { &FORWARD_ANY });
-    let whole = choice.parts == 1;
-    let to = if whole { [Arg::Bias, Arg::Y] } else { [Arg::Null, Arg::Scratch] };
+    forward_tiled(s, s.forward_product().choose(forward_tiles(s, aligned)))
+}
+
+/// Every way to compute y, for tests.
+pub fn forward_ways(s: &ConvShape, aligned: bool) -> Vec<Launches> {
+    let choices = s.forward_product().all(forward_tiles(s, aligned));
+    let tiled = choices.into_iter().map(|choice| forward_tiled(s, choice));
+    tiled.chain([forward_direct(s, aligned)]).collect()
+}
+
+fn forward_tiles(s: &ConvShape, aligned: bool) -> &'static [Tile] {
+    if s.quads(aligned) { &FORWARD } else { &FORWARD_ANY }
+}
+
+fn forward_tiled(s: &ConvShape, choice: Choice) -> Launches {
+    let to = if choice.parts == 1 { [Arg::Bias, Arg::Y] } else { [Arg::Null, Arg::Scratch] };
     let args = vec![Arg::X, Arg::W, to[0], to[1], Arg::Shape, int(choice.part)];
-    product.launches(&choice, args, Arg::Bias, Arg::Y, wide(s.q), false)
+    s.forward_product().launches(choice, args, Arg::Bias, Arg::Y, wide(s.q), false)
+}
+
+fn forward_direct(s: &ConvShape, aligned: bool) -> Launches {
+    let names = ["conv_forward_depthwise", "conv_forward_direct", "conv_forward_direct_any"];
+    let (kernel, numbers) = s.direct(aligned, names);
+    let threads = wide(s.q) / numbers * s.pixels().div_ceil(WINDOWS);
+    let (grid, block) = ([dimension(threads.div_ceil(128)), 1, 1], [128, 1, 1]);
+    let args = vec![Arg::X, Arg::W, Arg::Bias, Arg::Y, Arg::Shape];
+    Launches { launches: vec![KernelLaunch { kernel, grid, block, shared: 0, args }], scratch: 0 }
 }
 
 /// dx from dy and weights: `conv_dx_*(dy, w, dx, shape, k_part, add)`, `conv_dx_{depthwise,direct,direct_any}(dy, w, dx, shape,
 /// add)`. `aligned`: dy, w, dx and the scratch buffer lie at multiples of 16 bytes. `add`: to what dx holds.
 pub fn input_gradient(s: &ConvShape, aligned: bool, add: bool) -> Launches {
-    let (down, across) = s.classes();
-    let rows = wide(s.n) * wide(s.h).div_ceil(wide(s.sh)) * wide(s.w).div_ceil(wide(s.sw));
-    let names = ["conv_dx_depthwise", "conv_dx_direct", "conv_dx_direct_any"];
-    if let Some((kernel, numbers)) = s.direct(s.cin(), aligned, names) {
-        let threads = wide(s.c) / numbers * rows.div_ceil(4);
-        let (grid, block) = ([dimension(threads.div_ceil(128)), dimension(down * across), 1], [128, 1, 1]);
-        let args = vec![Arg::Dy, Arg::W, Arg::Dx, Arg::Shape, Arg::Int(add.into())];
-        return Launches { launches: vec![KernelLaunch { kernel, grid, block, shared: 0, args }], scratch: 0 };
+    if s.wants_direct(s.cin()) {
+        return dx_direct(s, aligned, add);
     }
-    let product = Product {
-        rows,
-        columns: s.cin(),
-        // Cells of a class with the most.
-        depth: wide(s.kh).div_ceil(period(s.sh, s.dh)) * wide(s.kw).div_ceil(period(s.sw, s.dw)) * s.cout(),
-        groups: wide(s.groups),
-        classes: down * across,
-        length: wide(s.n) * wide(s.h) * wide(s.w) * wide(s.c),
-    };
-    let choice = product.choose(if s.quads(aligned) { &DX } else { &DX_ANY });
+    dx_tiled(s, s.dx_product().choose(dx_tiles(s, aligned)), add)
+}
+
+/// Every way to compute dx, for tests.
+pub fn input_gradient_ways(s: &ConvShape, aligned: bool, add: bool) -> Vec<Launches> {
+    let choices = s.dx_product().all(dx_tiles(s, aligned));
+    let tiled = choices.into_iter().map(|choice| dx_tiled(s, choice, add));
+    tiled.chain([dx_direct(s, aligned, add)]).collect()
+}
+
+fn dx_tiles(s: &ConvShape, aligned: bool) -> &'static [Tile] {
+    if s.quads(aligned) { &DX } else { &DX_ANY }
+}
+
+fn dx_tiled(s: &ConvShape, choice: Choice, add: bool) -> Launches {
     let whole = choice.parts == 1;
     let to = if whole { Arg::Dx } else { Arg::Scratch };
     let args = vec![Arg::Dy, Arg::W, to, Arg::Shape, int(choice.part), Arg::Int((whole && add).into())];
-    product.launches(&choice, args, Arg::Null, Arg::Dx, 1, add)
+    s.dx_product().launches(choice, args, Arg::Null, Arg::Dx, 1, add)
 }
 
-/// Cells from one that reaches a pixel to the next one that does.
-fn period(stride: i32, dilation: i32) -> u64 {
-    (1..).find(|&k| k * wide(dilation) % wide(stride) == 0).expect("the stride itself at the latest")
+fn dx_direct(s: &ConvShape, aligned: bool, add: bool) -> Launches {
+    let (kernel, numbers) = s.direct(aligned, ["conv_dx_depthwise", "conv_dx_direct", "conv_dx_direct_any"]);
+    let Product { rows, classes, .. } = s.dx_product();
+    let threads = wide(s.c) / numbers * rows.div_ceil(WINDOWS);
+    let (grid, block) = ([dimension(threads.div_ceil(128)), dimension(classes), 1], [128, 1, 1]);
+    let args = vec![Arg::Dy, Arg::W, Arg::Dx, Arg::Shape, Arg::Int(add.into())];
+    Launches { launches: vec![KernelLaunch { kernel, grid, block, shared: 0, args }], scratch: 0 }
 }
 
 /// dw from x and dy: `conv_dw_*(x, dy, dw, shape, p_part, add)`. `aligned`: x, dy, dw and the scratch buffer lie at multiples
 /// of 16 bytes. `add`: to what dw holds.
 pub fn weight_gradient(s: &ConvShape, aligned: bool, add: bool) -> Launches {
-    let pixels = wide(s.n) * wide(s.oh) * wide(s.ow);
-    let cells = wide(s.kh) * wide(s.kw);
-    let length = cells * s.cin() * wide(s.q);
-    let args = |parts: u64, part: u64| {
-        let to = if parts == 1 { Arg::Dw } else { Arg::Scratch };
-        vec![Arg::X, Arg::Dy, to, Arg::Shape, int(part), Arg::Int((parts == 1 && add).into())]
-    };
-    let names = ["conv_dw_depthwise", "conv_dw_direct", "conv_dw_direct_any"];
-    if let Some((kernel, numbers)) = s.direct(s.cout(), aligned, names) {
-        let (inputs, at_once) = if kernel == "conv_dw_direct" { (4, 3) } else { (1, 9) };
-        let pairs = s.cin() / inputs * (wide(s.q) / numbers);
-        let blocks = pairs.div_ceil(32) * cells.div_ceil(at_once);
-        // Several blocks for each multiprocessor, but at least 64 pixels in each of a block's sequences.
-        let wanted = (8 * PROCESSORS).div_ceil(blocks).min(pixels.div_ceil(512)).min(SCRATCH / length).clamp(1, 4096);
-        let part = pixels.div_ceil(wanted);
-        let parts = pixels.div_ceil(part);
-        let grid = [dimension(pairs.div_ceil(32)), dimension(cells.div_ceil(at_once)), dimension(parts)];
-        let launch = KernelLaunch { kernel, grid, block: [32, 8, 1], shared: 0, args: args(parts, part) };
-        if parts == 1 {
-            return Launches { launches: vec![launch], scratch: 0 };
-        }
-        let sum = sum_parts(Arg::Null, Arg::Dw, length, parts, 1, add);
-        return Launches { launches: vec![launch, sum], scratch: size(parts * length) };
+    if s.wants_direct(s.cout()) {
+        return dw_direct(s, aligned, add);
     }
-    let product = Product {
-        rows: cells * s.cin(),
-        columns: s.cout(),
-        depth: pixels,
-        groups: wide(s.groups),
-        classes: 1,
-        length,
-    };
-    let choice = product.choose(if s.quads(aligned) { &DW } else { &DW_ANY });
-    product.launches(&choice, args(choice.parts, choice.part), Arg::Null, Arg::Dw, 1, add)
+    dw_tiled(s, s.dw_product().choose(dw_tiles(s, aligned)), add)
 }
 
-fn size(n: u64) -> usize {
-    n.try_into().expect("scratch is bounded")
+/// Every way to compute dw, for tests.
+pub fn weight_gradient_ways(s: &ConvShape, aligned: bool, add: bool) -> Vec<Launches> {
+    let choices = s.dw_product().all(dw_tiles(s, aligned));
+    let tiled = choices.into_iter().map(|choice| dw_tiled(s, choice, add));
+    tiled.chain([dw_direct(s, aligned, add)]).collect()
 }
 
-impl Product {
-    fn launches(&self, choice: &Choice, args: Vec<Arg>, bias: Arg, out: Arg, columns: u64, add: bool) -> Launches {
-        let Choice { tile, blocks, parts, .. } = *choice;
-        let grid = [dimension(blocks), 1, dimension(self.groups * parts)];
-        let block = [dimension(tile.threads), 1, 1];
-        let launch = KernelLaunch { kernel: tile.kernel, grid, block, shared: 0, args };
-        if parts == 1 {
-            return Launches { launches: vec![launch], scratch: 0 };
-        }
-        let sum = sum_parts(bias, out, self.length, parts, columns, add);
-        Launches { launches: vec![launch, sum], scratch: size(parts * self.length) }
-    }
+fn dw_tiles(s: &ConvShape, aligned: bool) -> &'static [Tile] {
+    if s.quads(aligned) { &DW } else { &DW_ANY }
+}
+
+fn dw_args(parts: u64, part: u64, add: bool) -> Vec<Arg> {
+    let to = if parts == 1 { Arg::Dw } else { Arg::Scratch };
+    vec![Arg::X, Arg::Dy, to, Arg::Shape, int(part), Arg::Int((parts == 1 && add).into())]
+}
+
+fn dw_tiled(s: &ConvShape, choice: Choice, add: bool) -> Launches {
+    let args = dw_args(choice.parts, choice.part, add);
+    s.dw_product().launches(choice, args, Arg::Null, Arg::Dw, 1, add)
+}
+
+fn dw_direct(s: &ConvShape, aligned: bool, add: bool) -> Launches {
+    let (kernel, numbers) = s.direct(aligned, ["conv_dw_depthwise", "conv_dw_direct", "conv_dw_direct_any"]);
+    let (inputs, cells_at_once) = if kernel == "conv_dw_direct" { (4, 3) } else { (1, 9) };
+    let Product { depth: pixels, length, .. } = s.dw_product();
+    let pairs = s.cin() / inputs * (wide(s.q) / numbers);
+    let (across, down) = (pairs.div_ceil(32), (wide(s.kh) * wide(s.kw)).div_ceil(cells_at_once));
+    // Eight blocks for each multiprocessor, but 16 pixels or more for each of a block's eight sequences.
+    let wanted = (8 * PROCESSORS).div_ceil(across * down).min(pixels.div_ceil(128)).min(SCRATCH / length).max(1);
+    let part = pixels.div_ceil(wanted);
+    let parts = pixels.div_ceil(part);
+    let grid = [dimension(across), dimension(down), dimension(parts)];
+    let args = dw_args(parts, part, add);
+    let launch = KernelLaunch { kernel, grid, block: [32, 8, 1], shared: 0, args };
+    with_parts(launch, sum_parts(Arg::Null, Arg::Dw, length, parts, 1, add), parts, length)
 }
 
 /// db, or any sums of columns: `column_sums(x, out, rows, columns, rows_part, add)` of dy as `[rows, columns]`.
 pub fn column_sums(rows: u64, columns: u64, add: bool) -> Launches {
     let across = columns.next_power_of_two().min(32);
     let down = 256 / across;
-    // Some eight rows for each thread, blocks for all multiprocessors, and no more parts than one thread adds up quickly.
+    // Eight rows or more for each thread, four blocks for each multiprocessor, and no more parts than one thread adds up
+    // quickly.
     let wanted = rows.div_ceil(8 * down).min((4 * PROCESSORS).div_ceil(columns.div_ceil(across))).clamp(1, 256);
     let part = rows.div_ceil(wanted).max(1);
     let parts = rows.div_ceil(part).max(1);
@@ -359,9 +417,5 @@ pub fn column_sums(rows: u64, columns: u64, add: bool) -> Launches {
         shared: 0,
         args: vec![Arg::Dy, to, int(rows), int(columns), int(part), Arg::Int((parts == 1 && add).into())],
     };
-    if parts == 1 {
-        return Launches { launches: vec![launch], scratch: 0 };
-    }
-    let sum = sum_parts(Arg::Null, Arg::Db, columns, parts, 1, add);
-    Launches { launches: vec![launch, sum], scratch: size(parts * columns) }
+    with_parts(launch, sum_parts(Arg::Null, Arg::Db, columns, parts, 1, add), parts, columns)
 }
