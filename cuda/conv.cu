@@ -16,13 +16,16 @@ template <class T, int VECTOR>
 __device__ __forceinline__ void forward(const float *x, const float *w, const float *bias, float *y,
                                         const ConvShape &s, int k_part) {
     const int inner = s.c / s.groups, outer = s.q / s.groups;
-    const Sweep sweep = forward_sweep(s);
-    __shared__ Place places[T::BM];   // seldom used, and registers are scarce
+    // In shared memory for want of registers.
+    __shared__ Sweep sweep;
+    if (threadIdx.x == 0) sweep = forward_sweep(s);
+    __syncthreads();
+    __shared__ int outs[T::BM];
     T tile;
     {
         const Task task(s.groups, outer, T::BN);
         const int k = task.part * k_part, end = min(k + k_part, s.kh * s.kw * inner);
-        gather<T, VECTOR, false>(tile, places, x, w, s, sweep, task.row_tile * T::BM, task.n0, task.group * inner,
+        gather<T, VECTOR, false>(tile, outs, x, w, s, sweep, task.row_tile * T::BM, task.n0, task.group * inner,
                                  task.group * outer, inner, outer, k, end);
     }
     const Task task(s.groups, outer, T::BN);
@@ -39,7 +42,7 @@ __device__ __forceinline__ void forward(const float *x, const float *w, const fl
     const bool quads = VECTOR == 4 || in_quads(y, s.q, outer);
 #pragma unroll
     for (int i = 0; i < T::TM; i++) {
-        int pixel = places[tile.row_of(i)].out;
+        int pixel = outs[tile.row_of(i)];
         if (pixel >= 0) tile.store_row(i, y + (task.part * sweep.rows + pixel) * s.q + first, columns, quads, false);
     }
 }
@@ -53,9 +56,9 @@ __device__ __forceinline__ void forward(const float *x, const float *w, const fl
 
 // Channels of a group in multiples of four, at multiples of 16 bytes.
 FORWARD(conv_forward_128x128, Tile128x128, 4, 2)
-FORWARD(conv_forward_128x64, Tile128x64, 4, 3)
+FORWARD(conv_forward_128x64, Tile128x64, 4, 4)
 FORWARD(conv_forward_128x32, Tile128x32, 4, 4)
-FORWARD(conv_forward_64x32, Tile64x32, 4, 8)
+FORWARD(conv_forward_64x32, Tile64x32, 4, 6)
 // Any channels.
 FORWARD(conv_forward_any_128x64, Tile128x64, 1, 3)
 FORWARD(conv_forward_any_128x32, Tile128x32Any, 1, 4)

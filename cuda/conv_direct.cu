@@ -99,7 +99,8 @@ __device__ __forceinline__ void direct_weights(const float *x, const float *dy, 
                                                int add) {
     constexpr int V = KIND == PAIRS_1 ? 1 : 4, CELLS = KIND == PAIRS_4 ? 3 : 9;
     constexpr int INPUTS = KIND == PAIRS_4 ? 4 : 1, SUMS = INPUTS * V, THREADS = 32, SEQUENCES = 8;
-    __shared__ float shared[SEQUENCES][SUMS][THREADS];
+    // Rows of 40, so that eight pairs by four sums are in different banks.
+    __shared__ float shared[SEQUENCES][SUMS][THREADS + 8];
 
     // Of a pair: the output channel, and the input channel within its group. A depthwise group has one.
     const int cin = s.c / s.groups, cout = s.q / s.groups, quads = s.q / V, pairs = cin / INPUTS * quads;
@@ -155,12 +156,14 @@ __device__ __forceinline__ void direct_weights(const float *x, const float *dy, 
 #pragma unroll
         for (int i = 0; i < SUMS; i++) shared[threadIdx.y][i][threadIdx.x] = sums[c][i];
         __syncthreads();
-        for (int i = threadIdx.y; i < SUMS; i += SEQUENCES) {
+        // Neighbouring threads take neighbouring output channels.
+        for (int e = threadIdx.y * THREADS + threadIdx.x; e < SUMS * THREADS; e += SEQUENCES * THREADS) {
+            const int o = e % V, x = e / V % THREADS, l = e / (V * THREADS), pair = blockIdx.x * THREADS + x;
             float sum = 0.0f;
 #pragma unroll
-            for (int k = 0; k < SEQUENCES; k++) sum += shared[k][i][threadIdx.x];
-            if (there && first + c < cells) {
-                float *at = to + ((first + c) * cin + in + i / V) * s.q + out + i % V;
+            for (int k = 0; k < SEQUENCES; k++) sum += shared[k][l * V + o][x];
+            if (pair < pairs && first + c < cells) {
+                float *at = to + ((first + c) * cin + pair / quads * INPUTS + l) * s.q + pair % quads * V + o;
                 *at = add ? *at + sum : sum;
             }
         }

@@ -83,24 +83,22 @@ const fn tile(kernel: &'static str, rows: u64, columns: u64, threads: u64, resid
 
 const FORWARD: [Tile; 4] = [
     tile("conv_forward_128x128", 128, 128, 256, 2, 80),
-    tile("conv_forward_128x64", 128, 64, 128, 3, 78),
+    tile("conv_forward_128x64", 128, 64, 128, 4, 78),
     tile("conv_forward_128x32", 128, 32, 128, 4, 68),
-    tile("conv_forward_64x32", 64, 32, 128, 8, 50),
+    tile("conv_forward_64x32", 64, 32, 128, 6, 50),
 ];
-const FORWARD_ANY: [Tile; 2] = [
-    tile("conv_forward_any_128x64", 128, 64, 128, 3, 70),
-    tile("conv_forward_any_128x32", 128, 32, 128, 4, 55),
-];
+const FORWARD_ANY: [Tile; 2] =
+    [tile("conv_forward_any_128x64", 128, 64, 128, 3, 70), tile("conv_forward_any_128x32", 128, 32, 128, 4, 55)];
 const DX: [Tile; 4] = [
     tile("conv_dx_128x128", 128, 128, 256, 2, 80),
-    tile("conv_dx_128x64", 128, 64, 128, 3, 78),
+    tile("conv_dx_128x64", 128, 64, 128, 4, 78),
     tile("conv_dx_128x32", 128, 32, 128, 4, 68),
-    tile("conv_dx_64x32", 64, 32, 128, 8, 50),
+    tile("conv_dx_64x32", 64, 32, 128, 6, 50),
 ];
 const DX_ANY: [Tile; 1] = [tile("conv_dx_any_128x32", 128, 32, 128, 4, 55)];
 const DW: [Tile; 3] = [
     tile("conv_dw_128x128", 128, 128, 256, 2, 82),
-    tile("conv_dw_128x64", 128, 64, 128, 3, 80),
+    tile("conv_dw_128x64", 128, 64, 128, 4, 80),
     tile("conv_dw_32x64", 32, 64, 128, 8, 50),
 ];
 const DW_ANY: [Tile; 1] = [tile("conv_dw_any_32x64", 32, 64, 128, 8, 45)];

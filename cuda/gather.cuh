@@ -41,8 +41,9 @@ struct Cursor {
 };
 
 // The way from one tile's columns to the next one's: a number of digits (t, u, channel), added digit by digit.
-struct __align__(16) Step {
+struct Step {
     int t, u, channel, channels;
+    int weights;   // of one cell, all output channels: for the transposed ones
 
     Step() = default;
     __device__ __forceinline__ Step(const Sweep &s, int by, int channels) : channels(channels) {
@@ -57,11 +58,11 @@ struct __align__(16) Step {
     }
 };
 
-// Adds columns [k, end) of A times rows [k, end) of B to a tile, and leaves the tile's windows in `places`. The group's first
-// channels lie `first_in` numbers behind `map`, its first weights `first_weight` numbers behind `weights`; it has `inner`
-// channels of the map and `outer` of the output.
+// Adds columns [k, end) of A times rows [k, end) of B to a tile, and leaves the output's pixels that its rows are in `outs`. The
+// group's first channels lie `first_in` numbers behind `map`, its first weights `first_weight` numbers behind `weights`; it has
+// `inner` channels of the map and `outer` of the output.
 template <class T, int VECTOR, bool TRANSPOSED>
-__device__ __forceinline__ void gather(T &tile, Place (&places)[T::BM], const float *map, const float *weights,
+__device__ __forceinline__ void gather(T &tile, int (&outs)[T::BM], const float *map, const float *weights,
                                        const ConvShape &s, const Sweep &sweep, int m0, int n0, int first_in,
                                        int first_weight, int inner, int outer, int k, int end) {
     // One row of A is read by LANES threads at a time; so is one column of B where it lies transposed.
@@ -71,22 +72,34 @@ __device__ __forceinline__ void gather(T &tile, Place (&places)[T::BM], const fl
     using TurnA = Turned<VECTOR, LANES>;
     using TurnB = std::conditional_t<TRANSPOSED, TurnA, Straight>;
     __shared__ __align__(16) float as[2][T::BK][T::BM + TurnA::PADDING], bs[2][T::BK][T::BN + TurnB::PADDING];
+    // Seldom used, and registers are scarce.
+    __shared__ Place places[T::BM];
     __shared__ Step step;
 
     const int tid = threadIdx.x, lane = tid % LANES * VECTOR, row = tid / LANES;
-    for (int i = tid; i < T::BM; i += T::THREADS) places[i] = Walk(sweep, m0 + i).place(sweep);
-    if (tid == 0) step = Step(sweep, T::BK, inner);
+    for (int i = tid; i < T::BM; i += T::THREADS) {
+        Place place = Walk(sweep, m0 + i).place(sweep);
+        place.at += first_in;
+        places[i] = place;
+        outs[i] = place.out;
+    }
+    if (tid == 0) {
+        step = Step(sweep, T::BK, inner);
+        step.weights = outer * s.q;
+    }
     Cursor cursor(sweep, k + lane, inner);
     __syncthreads();
     const int down = tid / ACROSS, across = tid % ACROSS * VECTOR;
     // Rows of B that are not transposed follow each other in memory, whatever their cells.
     int line = TRANSPOSED ? first_weight + (n0 + row) * s.q : first_weight + (k + down) * s.q + n0 + across;
+    // Where this thread's first column of B does not exist, no row does. Of transposed ones there are so many from its first on.
+    const int stop = n0 + across < outer ? end : 0, left = outer - n0 - row;
     float a[A][VECTOR], b[B][VECTOR];
 
     auto load = [&](int k) {
         bool there = cursor.t < sweep.v.cells;
         int dy = cursor.t * sweep.v.reach, dx = cursor.u * sweep.h.reach;
-        unsigned offset = (dy * sweep.h.size + dx) * sweep.channels + first_in + cursor.channel;
+        unsigned offset = (dy * sweep.h.size + dx) * sweep.channels + cursor.channel;
 #pragma unroll
         for (int i = 0; i < A; i++) {
             Place place = places[row + i * ROWS];
@@ -95,18 +108,18 @@ __device__ __forceinline__ void gather(T &tile, Place (&places)[T::BM], const fl
         if constexpr (TRANSPOSED) {
             int kh = sweep.v.kernel + cursor.t * sweep.v.kernel_step;
             int kw = sweep.h.kernel + cursor.u * sweep.h.kernel_step;
-            int at = line + (kh * s.kw + kw) * outer * s.q + cursor.channel;
+            int at = line + (kh * s.kw + kw) * step.weights + cursor.channel;
 #pragma unroll
             for (int j = 0; j < B; j++) {
                 int n = row + j * ROWS;
-                bool inside = there && n < T::BN && n0 + n < outer;
+                bool inside = there && (T::BN % ROWS == 0 || n < T::BN) && j * ROWS < left;
                 load_or_zero<VECTOR>(b[j], weights + (at + j * ROWS * s.q), inside);
             }
         } else {
 #pragma unroll
             for (int j = 0; j < B; j++) {
                 int r = down + j * DOWN;
-                bool inside = r < T::BK && k + r < end && n0 + across < outer;
+                bool inside = (T::BK % DOWN == 0 || r < T::BK) && k + r < stop;
                 load_or_zero<VECTOR>(b[j], weights + (line + j * DOWN * s.q), inside);
             }
             line += T::BK * s.q;
