@@ -2,13 +2,15 @@
 //
 //   y[o, q] = b[q] + Σₖ Σᵢ w[k, i, q] · x[o·s + k·d − p, g·cin + i]        g: the group of output channel q
 //
-// as matrix products (gather.cuh) of n·oh·ow rows, q / groups columns, and sums over kh·kw·c / groups. A linear layer is the
-// case of 1×1 kernels on 1×1 maps. Where there are too few tiles to fill a GPU, sums are cut into parts of k_part terms, a multiple
-// of 8: part p of the sum is written to y + p·n·oh·ow·q, without bias, and `sum_parts` adds them up in order.
+// as matrix products (gather.cuh) of n·oh·ow rows, q / groups columns, and sums over kh·kw·c / groups. A linear layer
+// is the case of 1×1 kernels on 1×1 maps. Where there are too few tiles to fill a GPU, sums are cut into parts of
+// k_part terms, a multiple of 16: part p of the sum is written to y + p·n·oh·ow·q, without bias, and `sum_parts` adds
+// them up in order.
 //
 // Floor: 2·n·oh·ow·q·kh·kw·c / groups operations over the rate of f32.
 //
-// Grid: x: row tiles × column tiles, columns first, so that neighbouring blocks share pixels; z: groups × parts, groups first.
+// Grid: x: row tiles × column tiles, columns first, so that neighbouring blocks share pixels; z: groups × parts, groups
+// first.
 
 #include "gather.cuh"
 
@@ -18,9 +20,9 @@ __device__ __forceinline__ void forward(const float *x, const float *w, const fl
     const int inner = s.c / s.groups, outer = s.q / s.groups;
     // In shared memory for want of registers.
     __shared__ Sweep sweep;
+    __shared__ int outs[T::BM];
     if (threadIdx.x == 0) sweep = forward_sweep(s);
     __syncthreads();
-    __shared__ int outs[T::BM];
     T tile;
     {
         const Task task(s.groups, outer, T::BN);

@@ -1,12 +1,13 @@
 // Gradients of a convolution.
 //
-//   dx[j, g·cin + i] = Σₖ Σ_q w[k, i, q] · dy[(j + p − k·d) / s, q]      over cells k with an exact division, q of group g
+//   dx[j, g·cin + i] = Σₖ Σ_q w[k, i, q] · dy[(j + p − k·d) / s, q]   over cells k that divide exactly, q of group g
 //   dw[k, i, q] = Σₙ Σₒ x[o·s + k·d − p, g·cin + i] · dy[o, q]
 //
-// dx: matrix products as in the forward pass (gather.cuh), one for each class of pixels that share their cells (conv.cuh): up to
-// n·⌈h/s⌉·⌈w/s⌉ rows, c / groups columns. dw: a product of kh·kw·c / groups rows and q / groups columns, with a sum over the
-// n·oh·ow pixels of dy, cut into parts for want of tiles. In both, part p is written to `to + p · length` and `sum_parts` adds
-// the parts up in order; with one part, `add` says whether the gradient is added to what is there.
+// dx: matrix products as in the forward pass (gather.cuh), one for each class of pixels that share their cells
+// (conv.cuh): up to n·⌈h/s⌉·⌈w/s⌉ rows, c / groups columns. dw: a product of kh·kw·c / groups rows and q / groups
+// columns, with a sum over the n·oh·ow pixels of dy, cut into parts for want of tiles. In both, part p is written to
+// `to + p · length` and `sum_parts` adds the parts up in order; with one part, `add` says whether the gradient is added
+// to what is there.
 //
 // Floor: each as many operations as the forward pass.
 //

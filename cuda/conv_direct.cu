@@ -1,14 +1,15 @@
-// Grouped and depthwise convolutions whose groups have few channels, without tiles: a product with 4 or 16 columns would leave
-// most threads of a tile idle, and read 16 bytes of every sector.
+// Grouped and depthwise convolutions whose groups have few channels, without tiles: a product with 4 or 16 columns
+// would leave most threads of a tile idle, and read 16 bytes of every sector.
 //
 //   y[o, q] = b[q] + Σₖ Σᵢ w[k, i, q] · x[o·s + k·d − p, g·cin + i]        g: the group of output channel q
 //   dx[j, g·cin + i] = Σₖ Σ_q w[k, i, q] · dy[(j + p − k·d) / s, q]
 //   dw[k, i, q] = Σₙ Σₒ x[o·s + k·d − p, g·cin + i] · dy[o, q]
 //
-// y and dx: a thread computes neighbouring channels of one group (one or four) at four windows, so that a weight serves four
-// windows and a pixel four channels; a warp's lanes are neighbouring channels. dx goes class by class (conv.cuh), classes along y
-// of the grid. dw: a thread sums over pixels for up to nine cells of one pair of channels (or three of four channels with
-// four), 32 pairs by 8 interleaved sequences of pixels in a block; the pixels are cut into parts along z, which `sum_parts` adds.
+// y and dx: a thread computes neighbouring channels of one group (one or four) at four windows, so that a weight serves
+// four windows and a pixel four channels; a warp's lanes are neighbouring channels. dx goes class by class (conv.cuh),
+// as many blocks for each. dw: a thread sums over pixels for up to nine cells of one pair of channels (or three of four
+// channels with four), 32 pairs by 8 interleaved sequences of pixels in a block; the pixels are cut into parts along z,
+// which `sum_parts` adds.
 //
 // Floor: reading each map once, as there are few operations per number: k·k·cin of them.
 
@@ -18,12 +19,12 @@
 enum Kind { PAIRS_1, PAIRS_4, DEPTHWISE_4 };
 
 template <Kind KIND, bool GRADIENT>
-__device__ __forceinline__ void direct(const float *map, const float *w, const float *bias, float *to, const ConvShape &s,
-                                       const Sweep &sweep, int add) {
+__device__ __forceinline__ void direct(const float *map, const float *w, const float *bias, float *to,
+                                       const ConvShape &s, const Sweep &sweep, int block, int add) {
     constexpr int V = KIND == PAIRS_1 ? 1 : 4, WINDOWS = 4;
     const int cin = s.c / s.groups, cout = s.q / s.groups, channels = GRADIENT ? s.c : s.q;
     const int inner = GRADIENT ? cout : cin, outer = GRADIENT ? cin : cout, quads = channels / V;
-    const int item = blockIdx.x * blockDim.x + threadIdx.x, channel = item % quads * V, group = channel / outer;
+    const int item = block * blockDim.x + threadIdx.x, channel = item % quads * V, group = channel / outer;
     const int m0 = item / quads * WINDOWS;
     if (m0 >= sweep.rows) return;
 
@@ -74,7 +75,8 @@ __device__ __forceinline__ void direct(const float *map, const float *w, const f
 #pragma unroll
                         for (int l = 0; l < V; l++)
 #pragma unroll
-                            for (int o = 0; o < V; o++) sums[p][o] += pixel[l] * (GRADIENT ? weight[o][l] : weight[l][o]);
+                            for (int o = 0; o < V; o++)
+                                sums[p][o] += pixel[l] * (GRADIENT ? weight[o][l] : weight[l][o]);
                     }
                 }
             }
@@ -95,8 +97,8 @@ __device__ __forceinline__ void direct(const float *map, const float *w, const f
 }
 
 template <Kind KIND>
-__device__ __forceinline__ void direct_weights(const float *x, const float *dy, float *dw, const ConvShape &s, int p_part,
-                                               int add) {
+__device__ __forceinline__ void direct_weights(const float *x, const float *dy, float *dw, const ConvShape &s,
+                                               int p_part, int add) {
     constexpr int V = KIND == PAIRS_1 ? 1 : 4, CELLS = KIND == PAIRS_4 ? 3 : 9;
     constexpr int INPUTS = KIND == PAIRS_4 ? 4 : 1, SUMS = INPUTS * V, THREADS = 32, SEQUENCES = 8;
     // Rows of 40, so that eight pairs by four sums are in different banks.
@@ -174,12 +176,14 @@ __device__ __forceinline__ void direct_weights(const float *x, const float *dy, 
     extern "C" __global__ void __launch_bounds__(128, 4)                                                             \
         conv_forward_##NAME(const float *__restrict__ x, const float *__restrict__ w,                             \
                             const float *__restrict__ bias, float *__restrict__ y, ConvShape s) {                 \
-        direct<KIND, false>(x, w, bias, y, s, forward_sweep(s), 0);                                               \
+        direct<KIND, false>(x, w, bias, y, s, forward_sweep(s), blockIdx.x, 0);                                   \
     }                                                                                                             \
     extern "C" __global__ void __launch_bounds__(128, 4)                                                             \
         conv_dx_##NAME(const float *__restrict__ dy, const float *__restrict__ w, float *__restrict__ dx,         \
                        ConvShape s, int add) {                                                                    \
-        direct<KIND, true>(dy, w, nullptr, dx, s, gradient_sweep(s, blockIdx.y), add);                            \
+        const int blocks = gridDim.x / classes(s);                                                                \
+        const Sweep sweep = gradient_sweep(s, blockIdx.x / blocks);                                               \
+        direct<KIND, true>(dy, w, nullptr, dx, s, sweep, blockIdx.x % blocks, add);                               \
     }                                                                                                             \
     extern "C" __global__ void __launch_bounds__(256, 2)                                                             \
         conv_dw_##NAME(const float *__restrict__ x, const float *__restrict__ dy, float *__restrict__ dw,         \

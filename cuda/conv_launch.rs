@@ -1,8 +1,8 @@
 //! Which kernels a convolution launches, from its shape alone: the same bits on every machine.
 //!
-//! A kernel's arguments are listed in each launch in the order in which the kernel takes them; the kernels' mathematics is in
-//! `conv.cu`, `conv_backward.cu`, `conv_direct.cu` and `sums.cu`. Sums that are cut into parts go to a scratch buffer, and a second
-//! launch adds the parts up.
+//! A kernel's arguments are listed in each launch in the order in which the kernel takes them; the kernels' mathematics
+//! is in `conv.cu`, `conv_backward.cu`, `conv_direct.cu` and `sums.cu`. Sums that are cut into parts go to a scratch
+//! buffer, and a second launch adds the parts up.
 
 /// What the kernels take by value. Maps are NHWC, weights `[kh][kw][c / groups][q]`.
 #[repr(C)]
@@ -65,8 +65,8 @@ pub struct Launches {
     pub scratch: usize,
 }
 
-/// A kernel that multiplies tiles: rows and columns of a block's tile, threads, blocks that fit into a multiprocessor, and
-/// the part of the multiprocessor's rate that a full load of them reaches, in percent.
+/// A kernel that multiplies tiles: rows and columns of a block's tile, threads, blocks that fit into a multiprocessor,
+/// and the part of the multiprocessor's rate that a full load of them reaches, in percent.
 #[derive(Clone, Copy)]
 struct Tile {
     kernel: &'static str,
@@ -145,8 +145,8 @@ impl Product {
         fits.then_some(Choice { tile, parts, part })
     }
 
-    /// Estimated time in cycles, in 1/100: a multiprocessor's share of the blocks, one multiply-add a cycle and lane at the
-    /// rate that so many warps reach, and the passes of adding parts up.
+    /// Estimated time in cycles, in 1/100: a multiprocessor's share of the blocks, one multiply-add a cycle and lane at
+    /// the rate that so many warps reach, and the passes of adding parts up.
     fn time(&self, choice: Choice) -> u64 {
         let Choice { tile, parts, part } = choice;
         let share = (self.blocks(tile) * self.groups * parts).div_ceil(PROCESSORS);
@@ -154,7 +154,8 @@ impl Product {
         let warps = 2 * share.min(tile.resident) * tile.threads / 128;
         let work = tile.rows * tile.columns * (part.min(self.depth) + 2 * STEP) / 128 * share;
         let multiply = work * 100 * (warps + 1) / warps * 100 / tile.rate;
-        // Parts are written, read and added at some 8 bytes a cycle and multiprocessor; a launch takes some 4000 cycles.
+        // Parts are written, read and added at some 8 bytes a cycle and multiprocessor; a launch takes some 4000
+        // cycles.
         let add = if parts > 1 { self.length * (2 * parts + 1) * 4 / (8 * PROCESSORS) * 100 + 400_000 } else { 0 };
         multiply + add
     }
@@ -316,8 +317,8 @@ fn forward_direct(s: &ConvShape, aligned: bool) -> Launches {
     Launches { launches: vec![KernelLaunch { kernel, grid, block, shared: 0, args }], scratch: 0 }
 }
 
-/// dx from dy and weights: `conv_dx_*(dy, w, dx, shape, k_part, add)`, `conv_dx_{depthwise,direct,direct_any}(dy, w, dx, shape,
-/// add)`. `aligned`: dy, w, dx and the scratch buffer lie at multiples of 16 bytes. `add`: to what dx holds.
+/// dx from dy and weights: `conv_dx_*(dy, w, dx, shape, k_part, add)`, `conv_dx_{depthwise,direct,direct_any}(dy, w,
+/// dx, shape, add)`. `aligned`: dy, w, dx and the scratch buffer lie at multiples of 16 bytes. `add`: to what dx holds.
 pub fn input_gradient(s: &ConvShape, aligned: bool, add: bool) -> Launches {
     if s.wants_direct(s.cin()) {
         return dx_direct(s, aligned, add);
@@ -347,13 +348,13 @@ fn dx_direct(s: &ConvShape, aligned: bool, add: bool) -> Launches {
     let (kernel, numbers) = s.direct(aligned, ["conv_dx_depthwise", "conv_dx_direct", "conv_dx_direct_any"]);
     let Product { rows, classes, .. } = s.dx_product();
     let threads = wide(s.c) / numbers * rows.div_ceil(WINDOWS);
-    let (grid, block) = ([dimension(threads.div_ceil(128)), dimension(classes), 1], [128, 1, 1]);
+    let (grid, block) = ([dimension(threads.div_ceil(128) * classes), 1, 1], [128, 1, 1]);
     let args = vec![Arg::Dy, Arg::W, Arg::Dx, Arg::Shape, Arg::Int(add.into())];
     Launches { launches: vec![KernelLaunch { kernel, grid, block, shared: 0, args }], scratch: 0 }
 }
 
-/// dw from x and dy: `conv_dw_*(x, dy, dw, shape, p_part, add)`. `aligned`: x, dy, dw and the scratch buffer lie at multiples
-/// of 16 bytes. `add`: to what dw holds.
+/// dw from x and dy: `conv_dw_*(x, dy, dw, shape, p_part, add)`. `aligned`: x, dy, dw and the scratch buffer lie at
+/// multiples of 16 bytes. `add`: to what dw holds.
 pub fn weight_gradient(s: &ConvShape, aligned: bool, add: bool) -> Launches {
     if s.wants_direct(s.cout()) {
         return dw_direct(s, aligned, add);
@@ -402,8 +403,8 @@ fn dw_direct(s: &ConvShape, aligned: bool, add: bool) -> Launches {
 pub fn column_sums(rows: u64, columns: u64, add: bool) -> Launches {
     let across = columns.next_power_of_two().min(32);
     let down = 256 / across;
-    // Eight rows or more for each thread, four blocks for each multiprocessor, and no more parts than one thread adds up
-    // quickly.
+    // Eight rows or more for each thread, four blocks for each multiprocessor, and no more parts than one thread adds
+    // up quickly.
     let wanted = rows.div_ceil(8 * down).min((4 * PROCESSORS).div_ceil(columns.div_ceil(across))).clamp(1, 256);
     let part = rows.div_ceil(wanted).max(1);
     let parts = rows.div_ceil(part).max(1);

@@ -1,10 +1,11 @@
 // Convolutions that gather (forward, input gradient) as a matrix product whose left matrix is never stored:
 //
-//   C[m, n] = Σₖ A[m, k] · B[k, n]      m: window on an image, n: output channel of a group, k: (cell, input channel of a group)
+//   C[m, n] = Σₖ A[m, k] · B[k, n]   m: window on an image, n: output channel, k: (cell, input channel) of a group
 //
-// A[m, k] is the map's pixel under window m's cell, zero outside; B is the weights, or for the input gradient their transpose.
-// 8 or 16 columns of A at a time: with channels in multiples of four, two or four lanes read whole sectors of one pixel.
-// While a tile is multiplied, the next one is on its way into registers, then into the other half of shared memory.
+// A[m, k] is the map's pixel under window m's cell, zero outside; B is the weights, or for the input gradient their
+// transpose. 8 or 16 columns of A at a time: with channels in multiples of four, two or four lanes read whole sectors
+// of one pixel. While a tile is multiplied, the next one is on its way into registers, then into the other half of
+// shared memory.
 
 #pragma once
 
@@ -13,8 +14,8 @@
 #include "conv.cuh"
 #include "tile.cuh"
 
-// What a block computes. Read anew from the grid's numbers wherever it is asked for: the values would cost registers while a tile
-// is multiplied.
+// What a block computes. Read anew from the grid's numbers wherever it is asked for: the values would cost registers
+// while a tile is multiplied.
 struct Task {
     int group, part, row_tile, n0;
 
@@ -58,9 +59,9 @@ struct Step {
     }
 };
 
-// Adds columns [k, end) of A times rows [k, end) of B to a tile, and leaves the output's pixels that its rows are in `outs`. The
-// group's first channels lie `first_in` numbers behind `map`, its first weights `first_weight` numbers behind `weights`; it has
-// `inner` channels of the map and `outer` of the output.
+// Adds columns [k, end) of A times rows [k, end) of B to a tile, and leaves the output's pixels that its rows are in
+// `outs`. The group's first channels lie `first_in` numbers behind `map`, its first weights `first_weight` numbers
+// behind `weights`; it has `inner` channels of the map and `outer` of the output.
 template <class T, int VECTOR, bool TRANSPOSED>
 __device__ __forceinline__ void gather(T &tile, int (&outs)[T::BM], const float *map, const float *weights,
                                        const ConvShape &s, const Sweep &sweep, int m0, int n0, int first_in,
@@ -92,7 +93,8 @@ __device__ __forceinline__ void gather(T &tile, int (&outs)[T::BM], const float 
     const int down = tid / ACROSS, across = tid % ACROSS * VECTOR;
     // Rows of B that are not transposed follow each other in memory, whatever their cells.
     int line = TRANSPOSED ? first_weight + (n0 + row) * s.q : first_weight + (k + down) * s.q + n0 + across;
-    // Where this thread's first column of B does not exist, no row does. Of transposed ones there are so many from its first on.
+    // Where this thread's first column of B does not exist, no row does. Of transposed ones there are so many from its
+    // first on.
     const int stop = n0 + across < outer ? end : 0, left = outer - n0 - row;
     float a[A][VECTOR], b[B][VECTOR];
 

@@ -1,14 +1,16 @@
-// A block's tile of a matrix product: C[BM×BN] += A[BM×BK] · B[BK×BN], from shared memory, TM×TN numbers of C per thread.
+// A block's tile of a matrix product: C[BM×BN] += A[BM×BK] · B[BK×BN], from shared memory, TM×TN numbers of C per
+// thread.
 //
-// Floor: a thread reads TM + TN numbers for TM·TN multiply-adds, in loads of 16 bytes. A warp's lanes lie as 8 rows × 4 columns of
-// groups of four numbers. Of every eight neighbouring lanes (which one pass over the banks serves) four have different
-// rows and two different columns, next to each other: lanes that read one word share it, and no two words meet in a bank. Lanes
-// i and i ^ 1 share their rows, i and i ^ 2 their columns, so that two such passes can become one.
+// Floor: a thread reads TM + TN numbers for TM·TN multiply-adds, in loads of 16 bytes. A warp's lanes lie as 8 rows × 4
+// columns of groups of four numbers. Of every eight neighbouring lanes (which one pass over the banks serves) four have
+// different rows and two different columns, next to each other: lanes that read one word share it, and no two words
+// meet in a bank. Lanes i and i ^ 1 share their rows, i and i ^ 2 their columns, so that two such passes can become
+// one.
 //
-// A matrix that has to be turned on its way into shared memory is read by LANES lanes that go along k first, V numbers each, and
-// written by the same lanes across rows of shared memory. Each of these lanes needs 32 / LANES banks of its own. For 8 of k, 4
-// numbers of padding behind each row put them there: rows V apart begin 4·V = 32 / LANES banks apart. For 16 of k that would
-// part groups of four; there column m of row k is kept at m ^ of(k).
+// A matrix that has to be turned on its way into shared memory is read by LANES lanes that go along k first, V numbers
+// each, and written by the same lanes across rows of shared memory. Each of these lanes needs 32 / LANES banks of its
+// own. For 8 of k, 4 numbers of padding behind each row put them there: rows V apart begin 4·V = 32 / LANES banks
+// apart. For 16 of k that would part groups of four; there column m of row k is kept at m ^ of(k).
 
 #pragma once
 
@@ -86,8 +88,8 @@ template <int BM_, int BN_, int BK_, int TM_, int TN_> struct Tile {
     }
 };
 
-// 8×8 numbers a thread for large products; fewer where there are few columns, or few rows and columns. Then more of k at a time, so
-// that finding the next pixels takes no larger part of the time.
+// 8×8 numbers a thread for large products; fewer where there are few columns, or few rows and columns. Then more of k
+// at a time, so that finding the next pixels takes no larger part of the time.
 using Tile128x128 = Tile<128, 128, 8, 8, 8>;
 using Tile128x64 = Tile<128, 64, 8, 8, 8>;
 using Tile128x32 = Tile<128, 32, 16, 8, 4>;
