@@ -7,9 +7,10 @@
 //   dw[k, i, q] = Σₒ x[o·s + k·d − p, i] · dy[o, q]
 //
 // Both y and dx gather: every output is a sum over cells that step through the other map. For dx, the pixels j with one
-// residue r = j mod s share their cells: k·d ≡ r + p (mod s), each d' = lcm(d, s) / d-th cell from the first one on. One more
-// such cell lies lcm(d, s) / s pixels of dy further back. So dx is computed class by class of residues, and in each class it is a
-// convolution of stride 1 over fewer cells: no product with a zero that a stride leaves between the pixels of dy.
+// residue r = j mod s share their cells: k·d ≡ r + p (mod s), each d' = lcm(d, s) / d-th cell from the first one on.
+// One more such cell lies lcm(d, s) / s pixels of dy further back. So dx is computed class by class of residues, and in
+// each class it is a convolution of stride 1 over fewer cells: no product with a zero that a stride leaves between the
+// pixels of dy.
 
 #pragma once
 
@@ -76,8 +77,8 @@ __device__ __forceinline__ Sweep gradient_sweep(const ConvShape &s, int which) {
     return {v, h, s.q, s.n * v.windows * h.windows};
 }
 
-// A window: where its cell (0, 0) lies, inside the map or not, and the output's pixel that it is. Offsets wrap around where cells
-// lie outside.
+// A window: where its cell (0, 0) lies, inside the map or not, and the output's pixel that it is. Offsets wrap around
+// where cells lie outside.
 struct __align__(16) Place {
     unsigned at;   // offset of its first channel
     int y, x;

@@ -1,12 +1,13 @@
 // Gradients of a convolution.
 //
-//   dx[j, g·cin + i] = Σₖ Σ_q w[k, i, q] · dy[(j + p − k·d) / s, q]      over cells k with an exact division, q of group g
+//   dx[j, g·cin + i] = Σₖ Σ_q w[k, i, q] · dy[(j + p − k·d) / s, q]   over cells k that divide exactly, q of group g
 //   dw[k, i, q] = Σₙ Σₒ x[o·s + k·d − p, g·cin + i] · dy[o, q]
 //
-// dx: matrix products as in the forward pass (gather.cuh), one for each class of pixels that share their cells (conv.cuh): up to
-// n·⌈h/s⌉·⌈w/s⌉ rows, c / groups columns. dw: a product of kh·kw·c / groups rows and q / groups columns, with a sum over the
-// n·oh·ow pixels of dy, cut into parts for want of tiles. In both, part p is written to `to + p · length` and `sum_parts` adds
-// the parts up in order; with one part, `add` says whether the gradient is added to what is there.
+// dx: matrix products as in the forward pass (gather.cuh), one for each class of pixels that share their cells
+// (conv.cuh): up to n·⌈h/s⌉·⌈w/s⌉ rows, c / groups columns. dw: a product of kh·kw·c / groups rows and q / groups
+// columns, with a sum over the n·oh·ow pixels of dy, cut into parts for want of tiles. In both, part p is written to
+// `to + p · length` and `sum_parts` adds the parts up in order; with one part, `add` says whether the gradient is added
+// to what is there.
 //
 // Floor: each as many operations as the forward pass.
 //
@@ -21,7 +22,7 @@ __device__ __forceinline__ void input_gradient(const float *dy, const float *w, 
     const int tiles = gridDim.x / ((outer + T::BN - 1) / T::BN) / classes(s);
     // Each block's own, and in shared memory for want of registers.
     __shared__ Sweep sweep;
-    __shared__ Place places[T::BM];
+    __shared__ int outs[T::BM];
     T tile;
     {
         const Task task(s.groups, outer, T::BN);
@@ -30,7 +31,7 @@ __device__ __forceinline__ void input_gradient(const float *dy, const float *w, 
         const int m0 = task.row_tile % tiles * T::BM;
         if (m0 >= sweep.rows) return;
         const int k = task.part * k_part, end = min(k + k_part, sweep.v.cells * sweep.h.cells * inner);
-        gather<T, VECTOR, true>(tile, places, dy, w, s, sweep, m0, task.n0, task.group * inner, task.group * inner, inner,
+        gather<T, VECTOR, true>(tile, outs, dy, w, s, sweep, m0, task.n0, task.group * inner, task.group * inner, inner,
                                 outer, k, end);
     }
     const Task task(s.groups, outer, T::BN);
@@ -38,10 +39,16 @@ __device__ __forceinline__ void input_gradient(const float *dy, const float *w, 
     float *to = dx + task.part * (s.n * s.h * s.w * s.c) + task.group * outer + task.n0;
 #pragma unroll
     for (int i = 0; i < T::TM; i++) {
-        int pixel = places[tile.row_of(i)].out;
+        int pixel = outs[tile.row_of(i)];
         if (pixel >= 0) tile.store_row(i, to + pixel * s.c, outer - task.n0, quads, add);
     }
 }
+
+// A row of the weights' matrix, one cell and channel: how far from a window's begin its pixel lies.
+struct Row {
+    int from;   // channel
+    int down, right;
+};
 
 template <class T, int VECTOR>
 __device__ __forceinline__ void weight_gradient(const float *x, const float *dy, float *dw, const ConvShape &s,
@@ -54,38 +61,44 @@ __device__ __forceinline__ void weight_gradient(const float *x, const float *dy,
     const int cin = s.c / s.groups, cout = s.q / s.groups, rows = s.kh * s.kw * cin;
     // In shared memory for want of registers.
     __shared__ Divisor columns, lines;
-    if (threadIdx.x == 0) columns = Divisor(s.ow), lines = Divisor(s.oh);
-    __syncthreads();
+    __shared__ Row taps[A_LANES];
     const int tid = threadIdx.x, a_row = tid / A_LANES, a_lane = tid % A_LANES * VECTOR;
     const int b_row = tid / B_LANES, b_lane = tid % B_LANES * VECTOR;
     float a[A][VECTOR], b[B][VECTOR];
-    int p, end, dy0, dx0, from_x, from_dy;
-    bool row_there, column_there;
+    int p, end, from;
+    bool column_there;
     {
         const Task task(s.groups, cout, T::BN);
-        const int m = task.row_tile * T::BM + a_lane, cell = m / cin, n = task.n0 + b_lane;
-        dy0 = cell / s.kw * s.dh - s.ph, dx0 = cell % s.kw * s.dw - s.pw;
-        from_x = task.group * cin + m % cin, from_dy = task.group * cout + n;
-        row_there = m < rows, column_there = n < cout;
         p = task.part * p_part, end = min(p + p_part, s.n * s.oh * s.ow);
+        from = task.group * cout + task.n0 + b_lane, column_there = task.n0 + b_lane < cout;
+        if (tid == 0) columns = Divisor(s.ow), lines = Divisor(s.oh);
+        for (int i = tid; i < A_LANES; i += T::THREADS) {
+            const int m = task.row_tile * T::BM + i * VECTOR, cell = m / cin;
+            Row row = {task.group * cin + m % cin, cell / s.kw * s.dh - s.ph, cell % s.kw * s.dw - s.pw};
+            // Outside of any map.
+            if (m >= rows) row.down = -(1 << 30);
+            taps[i] = row;
+        }
     }
+    __syncthreads();
 
     auto load = [&](int p) {
+        const Row row = taps[a_lane / VECTOR];
 #pragma unroll
         for (int i = 0; i < A; i++) {
             int r = a_row + i * A_ROWS, pixel = p + r, rest, ow, oh, image;
             columns.divide(pixel, rest, ow);
             lines.divide(rest, image, oh);
-            int i0 = oh * s.sh + dy0, j0 = ow * s.sw + dx0;
-            bool there = r < T::BK && pixel < end && row_there;
+            int i0 = oh * s.sh + row.down, j0 = ow * s.sw + row.right;
+            bool there = (T::BK % A_ROWS == 0 || r < T::BK) && pixel < end;
             bool inside = there && (unsigned)i0 < (unsigned)s.h && (unsigned)j0 < (unsigned)s.w;
-            load_or_zero<VECTOR>(a[i], x + (((image * s.h + i0) * s.w + j0) * s.c + from_x), inside);
+            load_or_zero<VECTOR>(a[i], x + (((image * s.h + i0) * s.w + j0) * s.c + row.from), inside);
         }
 #pragma unroll
         for (int j = 0; j < B; j++) {
             int r = b_row + j * B_ROWS;
-            bool inside = r < T::BK && p + r < end && column_there;
-            load_or_zero<VECTOR>(b[j], dy + ((p + r) * s.q + from_dy), inside);
+            bool inside = (T::BK % B_ROWS == 0 || r < T::BK) && p + r < end && column_there;
+            load_or_zero<VECTOR>(b[j], dy + ((p + r) * s.q + from), inside);
         }
     };
     auto put = [&](float *to, const float *from) {
@@ -114,7 +127,7 @@ __device__ __forceinline__ void weight_gradient(const float *x, const float *dy,
             p += T::BK;
             bool more = p < end;
             if (more) load(p);
-            tile.multiply(as[half], bs[half]);
+            tile.template multiply<Straight, Straight>(as[half], bs[half]);
             if (!more) break;
             keep(half ^ 1);
             __syncthreads();
@@ -148,14 +161,12 @@ __device__ __forceinline__ void weight_gradient(const float *x, const float *dy,
 
 // Channels of a group in multiples of four, at multiples of 16 bytes.
 INPUT_GRADIENT(conv_dx_128x128, Tile128x128, 4, 2)
-INPUT_GRADIENT(conv_dx_128x64, Tile128x64, 4, 3)
-INPUT_GRADIENT(conv_dx_128x32, Tile128x32, 4, 5)
-INPUT_GRADIENT(conv_dx_64x32, Tile64x32, 4, 8)
+INPUT_GRADIENT(conv_dx_128x64, Tile128x64, 4, 4)
+INPUT_GRADIENT(conv_dx_128x32, Tile128x32, 4, 4)
+INPUT_GRADIENT(conv_dx_64x32, Tile64x32, 4, 6)
 WEIGHT_GRADIENT(conv_dw_128x128, Tile128x128, 4, 2)
-WEIGHT_GRADIENT(conv_dw_128x64, Tile128x64, 4, 3)
+WEIGHT_GRADIENT(conv_dw_128x64, Tile128x64, 4, 4)
 WEIGHT_GRADIENT(conv_dw_32x64, Tile32x64, 4, 8)
 // Any channels.
-INPUT_GRADIENT(conv_dx_any_128x64, Tile128x64, 1, 3)
-INPUT_GRADIENT(conv_dx_any_128x32, Tile128x32, 1, 4)
-WEIGHT_GRADIENT(conv_dw_any_128x64, Tile128x64, 1, 3)
-WEIGHT_GRADIENT(conv_dw_any_32x64, Tile32x64, 1, 8)
+INPUT_GRADIENT(conv_dx_any_128x32, Tile128x32Any, 1, 4)
+WEIGHT_GRADIENT(conv_dw_any_32x64, Tile32x64Any, 1, 8)

@@ -1,14 +1,15 @@
-// Grouped and depthwise convolutions whose groups have few channels, without tiles: a product with 4 or 16 columns would leave
-// most threads of a tile idle, and read 16 bytes of every sector.
+// Grouped and depthwise convolutions whose groups have few channels, without tiles: a product with 4 or 16 columns
+// would leave most threads of a tile idle, and read 16 bytes of every sector.
 //
 //   y[o, q] = b[q] + Σₖ Σᵢ w[k, i, q] · x[o·s + k·d − p, g·cin + i]        g: the group of output channel q
 //   dx[j, g·cin + i] = Σₖ Σ_q w[k, i, q] · dy[(j + p − k·d) / s, q]
 //   dw[k, i, q] = Σₙ Σₒ x[o·s + k·d − p, g·cin + i] · dy[o, q]
 //
-// y and dx: a thread computes neighbouring channels of one group (one or four) at four windows, so that a weight serves four
-// windows and a pixel four channels; a warp's lanes are neighbouring channels. dx goes class by class (conv.cuh), classes along y
-// of the grid. dw: a thread sums over pixels for up to nine cells of one pair of channels (or three of four channels with
-// four), 32 pairs by 8 interleaved sequences of pixels in a block; the pixels are cut into parts along z, which `sum_parts` adds.
+// y and dx: a thread computes neighbouring channels of one group (one or four) at four windows, so that a weight serves
+// four windows and a pixel four channels; a warp's lanes are neighbouring channels. dx goes class by class (conv.cuh),
+// as many blocks for each. dw: a thread sums over pixels for up to nine cells of one pair of channels (or three of four
+// channels with four), 32 pairs by 8 interleaved sequences of pixels in a block; the pixels are cut into parts along z,
+// which `sum_parts` adds.
 //
 // Floor: reading each map once, as there are few operations per number: k·k·cin of them.
 
@@ -18,12 +19,12 @@
 enum Kind { PAIRS_1, PAIRS_4, DEPTHWISE_4 };
 
 template <Kind KIND, bool GRADIENT>
-__device__ __forceinline__ void direct(const float *map, const float *w, const float *bias, float *to, const ConvShape &s,
-                                       const Sweep &sweep, int add) {
+__device__ __forceinline__ void direct(const float *map, const float *w, const float *bias, float *to,
+                                       const ConvShape &s, const Sweep &sweep, int block, int add) {
     constexpr int V = KIND == PAIRS_1 ? 1 : 4, WINDOWS = 4;
     const int cin = s.c / s.groups, cout = s.q / s.groups, channels = GRADIENT ? s.c : s.q;
     const int inner = GRADIENT ? cout : cin, outer = GRADIENT ? cin : cout, quads = channels / V;
-    const int item = blockIdx.x * blockDim.x + threadIdx.x, channel = item % quads * V, group = channel / outer;
+    const int item = block * blockDim.x + threadIdx.x, channel = item % quads * V, group = channel / outer;
     const int m0 = item / quads * WINDOWS;
     if (m0 >= sweep.rows) return;
 
@@ -74,7 +75,8 @@ __device__ __forceinline__ void direct(const float *map, const float *w, const f
 #pragma unroll
                         for (int l = 0; l < V; l++)
 #pragma unroll
-                            for (int o = 0; o < V; o++) sums[p][o] += pixel[l] * (GRADIENT ? weight[o][l] : weight[l][o]);
+                            for (int o = 0; o < V; o++)
+                                sums[p][o] += pixel[l] * (GRADIENT ? weight[o][l] : weight[l][o]);
                     }
                 }
             }
@@ -95,11 +97,12 @@ __device__ __forceinline__ void direct(const float *map, const float *w, const f
 }
 
 template <Kind KIND>
-__device__ __forceinline__ void direct_weights(const float *x, const float *dy, float *dw, const ConvShape &s, int p_part,
-                                               int add) {
+__device__ __forceinline__ void direct_weights(const float *x, const float *dy, float *dw, const ConvShape &s,
+                                               int p_part, int add) {
     constexpr int V = KIND == PAIRS_1 ? 1 : 4, CELLS = KIND == PAIRS_4 ? 3 : 9;
     constexpr int INPUTS = KIND == PAIRS_4 ? 4 : 1, SUMS = INPUTS * V, THREADS = 32, SEQUENCES = 8;
-    __shared__ float shared[SEQUENCES][SUMS][THREADS];
+    // Rows of 40, so that eight pairs by four sums are in different banks.
+    __shared__ float shared[SEQUENCES][SUMS][THREADS + 8];
 
     // Of a pair: the output channel, and the input channel within its group. A depthwise group has one.
     const int cin = s.c / s.groups, cout = s.q / s.groups, quads = s.q / V, pairs = cin / INPUTS * quads;
@@ -108,6 +111,9 @@ __device__ __forceinline__ void direct_weights(const float *x, const float *dy, 
     const int out = pair % quads * V, in = pair / quads * INPUTS, channel = out / cout * cin + in;
     const int first = blockIdx.y * CELLS, cells = s.kh * s.kw;
     const int end = min(((int)blockIdx.z + 1) * p_part, s.n * s.oh * s.ow);
+    const int kh0 = first / s.kw, kw0 = first % s.kw;
+    // From a cell to the next, and on from a row's end to the next row.
+    const unsigned across = s.dw * s.c, down = (s.dh * s.w - s.kw * s.dw) * s.c;
     const Divisor columns(s.ow), lines(s.oh);
 
     float sums[CELLS][SUMS];
@@ -123,13 +129,13 @@ __device__ __forceinline__ void direct_weights(const float *x, const float *dy, 
             lines.divide(rest, image, oh);
             float gradient[V], pixel[V];
             Lanes<V>::load(gradient, dy + p * s.q + out);
-            const int y0 = oh * s.sh - s.ph, x0 = ow * s.sw - s.pw;
-            int kh = first / s.kw, kw = first % s.kw;
+            int kh = kh0, kw = kw0, i = oh * s.sh - s.ph + kh * s.dh, j = ow * s.sw - s.pw + kw * s.dw;
+            // Wraps around where the cell lies outside of the map.
+            unsigned at = (unsigned)((image * s.h + i) * s.w + j) * s.c + channel;
 #pragma unroll
             for (int c = 0; c < CELLS; c++) {
-                const int i = y0 + kh * s.dh, j = x0 + kw * s.dw;
                 const bool inside = kh < s.kh && (unsigned)i < (unsigned)s.h && (unsigned)j < (unsigned)s.w;
-                load_or_zero<V>(pixel, x + (((image * s.h + i) * s.w + j) * s.c + channel), inside);
+                load_or_zero<V>(pixel, x + at, inside);
                 if constexpr (KIND == PAIRS_4) {
 #pragma unroll
                     for (int l = 0; l < 4; l++)
@@ -139,7 +145,8 @@ __device__ __forceinline__ void direct_weights(const float *x, const float *dy, 
 #pragma unroll
                     for (int o = 0; o < V; o++) sums[c][o] += pixel[o] * gradient[o];
                 }
-                if (++kw == s.kw) kw = 0, kh++;
+                kw++, j += s.dw, at += across;
+                if (kw == s.kw) kw = 0, kh++, j -= s.kw * s.dw, i += s.dh, at += down;
             }
         }
     }
@@ -151,12 +158,14 @@ __device__ __forceinline__ void direct_weights(const float *x, const float *dy, 
 #pragma unroll
         for (int i = 0; i < SUMS; i++) shared[threadIdx.y][i][threadIdx.x] = sums[c][i];
         __syncthreads();
-        for (int i = threadIdx.y; i < SUMS; i += SEQUENCES) {
+        // Neighbouring threads take neighbouring output channels.
+        for (int e = threadIdx.y * THREADS + threadIdx.x; e < SUMS * THREADS; e += SEQUENCES * THREADS) {
+            const int o = e % V, x = e / V % THREADS, l = e / (V * THREADS), pair = blockIdx.x * THREADS + x;
             float sum = 0.0f;
 #pragma unroll
-            for (int k = 0; k < SEQUENCES; k++) sum += shared[k][i][threadIdx.x];
-            if (there && first + c < cells) {
-                float *at = to + ((first + c) * cin + in + i / V) * s.q + out + i % V;
+            for (int k = 0; k < SEQUENCES; k++) sum += shared[k][l * V + o][x];
+            if (pair < pairs && first + c < cells) {
+                float *at = to + ((first + c) * cin + pair / quads * INPUTS + l) * s.q + pair % quads * V + o;
                 *at = add ? *at + sum : sum;
             }
         }
@@ -167,12 +176,14 @@ __device__ __forceinline__ void direct_weights(const float *x, const float *dy, 
     extern "C" __global__ void __launch_bounds__(128, 4)                                                             \
         conv_forward_##NAME(const float *__restrict__ x, const float *__restrict__ w,                             \
                             const float *__restrict__ bias, float *__restrict__ y, ConvShape s) {                 \
-        direct<KIND, false>(x, w, bias, y, s, forward_sweep(s), 0);                                               \
+        direct<KIND, false>(x, w, bias, y, s, forward_sweep(s), blockIdx.x, 0);                                   \
     }                                                                                                             \
     extern "C" __global__ void __launch_bounds__(128, 4)                                                             \
         conv_dx_##NAME(const float *__restrict__ dy, const float *__restrict__ w, float *__restrict__ dx,         \
                        ConvShape s, int add) {                                                                    \
-        direct<KIND, true>(dy, w, nullptr, dx, s, gradient_sweep(s, blockIdx.y), add);                            \
+        const int blocks = gridDim.x / classes(s);                                                                \
+        const Sweep sweep = gradient_sweep(s, blockIdx.x / blocks);                                               \
+        direct<KIND, true>(dy, w, nullptr, dx, s, sweep, blockIdx.x % blocks, add);                               \
     }                                                                                                             \
     extern "C" __global__ void __launch_bounds__(256, 2)                                                             \
         conv_dw_##NAME(const float *__restrict__ x, const float *__restrict__ dy, float *__restrict__ dw,         \

@@ -7,7 +7,8 @@
 //
 // Floor: reading each number once.
 
-// Block: a power of two of columns along x, rows along y, 256 threads in all. Grid: x: columns, y: parts of rows_part rows.
+// Block: a power of two of columns along x, rows along y, 256 threads in all. Grid: x: columns, y: parts of rows_part
+// rows.
 extern "C" __global__ void __launch_bounds__(256)
     column_sums(const float *__restrict__ x, float *__restrict__ out, int rows, int columns, int rows_part, int add) {
     __shared__ float shared[256];

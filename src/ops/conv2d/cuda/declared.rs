@@ -57,8 +57,6 @@ pub mod backward {
     pub(in crate::ops) fn conv_dx_128x32(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, k_part: i32, add: i32);
     /// dx in tiles of 64x32, written or added.
     pub(in crate::ops) fn conv_dx_64x32(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, k_part: i32, add: i32);
-    /// dx in tiles of 128x64, channels of any number, written or added.
-    pub(in crate::ops) fn conv_dx_any_128x64(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, k_part: i32, add: i32);
     /// dx in tiles of 128x32, channels of any number, written or added.
     pub(in crate::ops) fn conv_dx_any_128x32(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, k_part: i32, add: i32);
     /// dw in tiles of 128x128, written or added.
@@ -67,8 +65,6 @@ pub mod backward {
     pub(in crate::ops) fn conv_dw_128x64(x: Ptr, dy: Ptr, dw: Ptr, shape: ConvShape, p_part: i32, add: i32);
     /// dw in tiles of 32x64, written or added.
     pub(in crate::ops) fn conv_dw_32x64(x: Ptr, dy: Ptr, dw: Ptr, shape: ConvShape, p_part: i32, add: i32);
-    /// dw in tiles of 128x64, channels of any number, written or added.
-    pub(in crate::ops) fn conv_dw_any_128x64(x: Ptr, dy: Ptr, dw: Ptr, shape: ConvShape, p_part: i32, add: i32);
     /// dw in tiles of 32x64, channels of any number, written or added.
     pub(in crate::ops) fn conv_dw_any_32x64(x: Ptr, dy: Ptr, dw: Ptr, shape: ConvShape, p_part: i32, add: i32);
     }

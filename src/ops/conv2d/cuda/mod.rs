@@ -25,34 +25,31 @@ const fn tile<K>(kernel: K, [rows, columns, threads, resident, rate]: [u64; 5]) 
 }
 
 const FORWARD: [Tile<ForwardTile>; 4] = [
-    tile(forward::conv_forward_128x128, [128, 128, 256, 2, 85]),
-    tile(forward::conv_forward_128x64, [128, 64, 128, 3, 80]),
-    tile(forward::conv_forward_128x32, [128, 32, 128, 5, 70]),
-    tile(forward::conv_forward_64x32, [64, 32, 128, 8, 55]),
+    tile(forward::conv_forward_128x128, [128, 128, 256, 2, 80]),
+    tile(forward::conv_forward_128x64, [128, 64, 128, 4, 78]),
+    tile(forward::conv_forward_128x32, [128, 32, 128, 4, 68]),
+    tile(forward::conv_forward_64x32, [64, 32, 128, 6, 50]),
 ];
 const FORWARD_ANY: [Tile<ForwardTile>; 2] = [
-    tile(forward::conv_forward_any_128x64, [128, 64, 128, 3, 65]),
-    tile(forward::conv_forward_any_128x32, [128, 32, 128, 5, 50]),
+    tile(forward::conv_forward_any_128x64, [128, 64, 128, 3, 70]),
+    tile(forward::conv_forward_any_128x32, [128, 32, 128, 4, 55]),
 ];
 const DX: [Tile<GradientTile>; 4] = [
-    tile(backward::conv_dx_128x128, [128, 128, 256, 2, 85]),
-    tile(backward::conv_dx_128x64, [128, 64, 128, 3, 80]),
-    tile(backward::conv_dx_128x32, [128, 32, 128, 5, 70]),
-    tile(backward::conv_dx_64x32, [64, 32, 128, 8, 55]),
+    tile(backward::conv_dx_128x128, [128, 128, 256, 2, 80]),
+    tile(backward::conv_dx_128x64, [128, 64, 128, 4, 78]),
+    tile(backward::conv_dx_128x32, [128, 32, 128, 4, 68]),
+    tile(backward::conv_dx_64x32, [64, 32, 128, 6, 50]),
 ];
-const DX_ANY: [Tile<GradientTile>; 2] = [
-    tile(backward::conv_dx_any_128x64, [128, 64, 128, 3, 65]),
-    tile(backward::conv_dx_any_128x32, [128, 32, 128, 5, 50]),
-];
+const DX_ANY: [Tile<GradientTile>; 1] = [tile(backward::conv_dx_any_128x32, [128, 32, 128, 4, 55])];
 const DW: [Tile<GradientTile>; 3] = [
-    tile(backward::conv_dw_128x128, [128, 128, 256, 2, 85]),
-    tile(backward::conv_dw_128x64, [128, 64, 128, 3, 80]),
-    tile(backward::conv_dw_32x64, [32, 64, 128, 8, 55]),
+    tile(backward::conv_dw_128x128, [128, 128, 256, 2, 82]),
+    tile(backward::conv_dw_128x64, [128, 64, 128, 4, 80]),
+    tile(backward::conv_dw_32x64, [32, 64, 128, 8, 50]),
 ];
-const DW_ANY: [Tile<GradientTile>; 2] = [
-    tile(backward::conv_dw_any_128x64, [128, 64, 128, 3, 60]),
-    tile(backward::conv_dw_any_32x64, [32, 64, 128, 8, 45]),
-];
+const DW_ANY: [Tile<GradientTile>; 1] = [tile(backward::conv_dw_any_32x64, [32, 64, 128, 8, 45])];
+
+/// Windows that a thread of a direct kernel computes.
+const WINDOWS: u64 = 4;
 
 fn wide(n: i32) -> u64 {
     u64::try_from(n).unwrap_or(0)
@@ -196,9 +193,9 @@ impl ConvShape {
         let (inputs, at_once) = if let Direct::Fours = direct { (4, 3) } else { (1, 9) };
         let pairs = (self.cin() / inputs * (wide(self.q) / direct.numbers())).div_ceil(32);
         let cells = self.cells().div_ceil(at_once);
-        // Several blocks for each multiprocessor, but at least 64 pixels in each of a block's sequences.
-        let wanted = (8 * PROCESSORS).div_ceil(pairs * cells).min(self.pixels().div_ceil(512));
-        let wanted = wanted.min(SCRATCH / self.weights()).clamp(1, 4096);
+        // Eight blocks for each multiprocessor, but 16 pixels or more for each of a block's eight sequences.
+        let wanted = (8 * PROCESSORS).div_ceil(pairs * cells).min(self.pixels().div_ceil(128));
+        let wanted = wanted.min(SCRATCH / self.weights()).max(1);
         let part = self.pixels().div_ceil(wanted).max(1);
         ([pairs, cells], self.pixels().div_ceil(part).max(1), part)
     }
@@ -237,7 +234,7 @@ impl ConvShape {
                 Direct::Fours => direct::conv_forward_direct,
                 Direct::Any => direct::conv_forward_direct_any,
             };
-            let threads = wide(self.q) / kind.numbers() * self.pixels().div_ceil(4);
+            let threads = wide(self.q) / kind.numbers() * self.pixels().div_ceil(WINDOWS);
             return kernel(gpu, Launch::line(dimension(threads.div_ceil(128)), 128), x, w, bias, y, *self);
         }
         let product = self.forward_product();
@@ -258,10 +255,10 @@ impl ConvShape {
                 Direct::Fours => direct::conv_dx_direct,
                 Direct::Any => direct::conv_dx_direct_any,
             };
-            let threads = wide(self.c) / kind.numbers() * self.dx_rows().div_ceil(4);
-            let (down, across) = self.classes();
-            let grid = [dimension(threads.div_ceil(128)), dimension(down * across), 1];
-            return kernel(gpu, Launch { grid, block: [128, 1, 1], shared: 0 }, dy, w, dx, *self, i32::from(add));
+            let Product { rows, classes, .. } = self.dx_product();
+            let threads = wide(self.c) / kind.numbers() * rows.div_ceil(WINDOWS);
+            let launch = Launch::line(dimension(threads.div_ceil(128) * classes), 128);
+            return kernel(gpu, launch, dy, w, dx, *self, i32::from(add));
         }
         let product = self.dx_product();
         let choice = if self.quads() { product.choose(&DX) } else { product.choose(&DX_ANY) };
@@ -309,7 +306,7 @@ fn period(stride: i32, dilation: i32) -> u64 {
 
 impl Product {
     fn launch<K>(&self, choice: &choose::Choice<K>) -> Launch {
-        let grid = [dimension(choice.blocks), 1, dimension(self.groups * choice.parts)];
+        let grid = [dimension(self.blocks(&choice.tile)), 1, dimension(self.groups * choice.parts)];
         Launch { grid, block: [dimension(choice.tile.threads), 1, 1], shared: 0 }
     }
 }
