@@ -1,7 +1,9 @@
 //! A device, opened once per process: its context, its stream, its kernels.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
+use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use cust::context::{Context, CurrentContext};
@@ -211,11 +213,21 @@ impl Gpu {
         let loaded = match modules.get(module) {
             Some(loaded) => loaded,
             None => {
-                let text = super::ptx(module).unwrap_or_default();
+                let text = text_of(module)?;
                 let loaded = Module::from_ptx(text, &[]).map_err(|e| failed(format!("{module}.ptx"), e))?;
                 modules.entry(module).or_insert(Box::leak(Box::new(loaded)))
             }
         };
         loaded.get_function(name).map_err(|e| failed(format!("{name} in {module}.ptx"), e))
     }
+}
+
+/// The PTX of a module: that inside the program, or that of the folder which the variable names, so that a kernel can be
+/// worked on without compiling the program anew.
+fn text_of(module: &str) -> Result<Cow<'static, str>> {
+    let Some(folder) = std::env::var_os("HANDGRAD_PTX") else {
+        return Ok(Cow::Borrowed(super::ptx(module).unwrap_or_default()));
+    };
+    let path = PathBuf::from(folder).join(format!("{module}.ptx"));
+    std::fs::read_to_string(&path).map(Cow::Owned).map_err(|e| Error::io(&path, &e))
 }
