@@ -5,8 +5,8 @@
 //   Y = A + γ·A·Vᵀ·G, G = Aᵀ·A. In training first v ← Wᵀ·u, u ← W·v, both divided by their norms (by 1e-12 at least)
 //   dW = dV/σ − ⟨dV, V⟩/σ·u·vᵀ, symmetrised where sym
 //
-// The products, by attention_gemm over a batch of matrices, one for each image (saved: G and M, or H and P, one kind behind the
-// other or in turn, as the strides say), with D the upstream gradient:
+// The products, by attention_gemm over a batch of matrices, one for each image (saved: G and M, or H and P, one kind behind
+// the other or in turn, as the strides say), with D the upstream gradient:
 //
 //   N ≥ C:  G = AᵀA, M = VᵀG, Y = A + γ·A·M
 //           K = AᵀD, dγ = ⟨K, M⟩, dV = γ·Σ G·Kᵀ, S = γ·V·K, T = S + Sᵀ; dA = D + A·T, dA += γ·D·Mᵀ
@@ -19,9 +19,9 @@
 // weight: V, C² numbers. saved: u, v and σ, 2·C + 1 numbers. Blocks have 256 threads unless something else is said.
 #include "common.cuh"
 
-// out = base + alpha·op(a)·op(b), row-major: op(a) is rows × inner, op(b) inner × columns. Each output sums `per` products of the
-// `count` that there are (the last one what is left). Strides are from matrix to matrix, 0 for one that all share; base has the
-// stride of out.
+// out = base + alpha·op(a)·op(b), row-major: op(a) is rows × inner, op(b) inner × columns. Each output sums `per` products of
+// the `count` that there are (the last one what is left). Strides are from matrix to matrix, 0 for one that all share; base
+// has the stride of out.
 struct Gemm {
     int rows, inner, columns, count, per, stride_a, stride_b, stride_out;
     // Whether a is stored as inner × rows, b as columns × inner.
@@ -235,8 +235,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_symmetrise(const
     }
 }
 
-// Σ a·b of the blocks, each of which takes `chunk` neighbouring values of `count` runs of n at strides of a and b. Grid: as many
-// blocks as partial has numbers, ⌈count·n/chunk⌉.
+// Σ a·b of the blocks, each of which takes `chunk` neighbouring values of `count` runs of n at strides of a and b. Grid: as
+// many blocks as partial has numbers, ⌈count·n/chunk⌉.
 extern "C" __global__ void __launch_bounds__(THREADS) attention_dot(
     const float *a, const float *b, double *partial, int n, int count, int stride_a, int stride_b, int chunk) {
     const unsigned begin = blockIdx.x * (unsigned)chunk, end = min(begin + chunk, (unsigned)n * count);
