@@ -19,7 +19,8 @@
 //   activation_NAME_forward(x, y, n, slope, sub, maxv)
 //   activation_NAME_backward(kept, dy, dx, n, add, slope, sub, maxv)
 //
-// x, y, dy, dx: n values; y may be x, dx may be dy. kept: x for mish, silu and gelu, y for the others. add: whether to add to dx.
+// x, y, dy, dx: n values; y may be x, dx may be dy. kept: x for mish, silu and gelu, y for the others. add: whether to add to
+// dx.
 // slope, sub, maxv: of leaky_relu (slope) and general_relu (all), read by no other; maxv is NaN where there is none.
 #include "common.cuh"
 

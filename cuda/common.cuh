@@ -1,7 +1,7 @@
 // What the families of kernels share: the element-wise skeleton, and tiles of channels for everything per channel.
 //
-// Sizes are ints: no tensor has 2^31 elements. Pointers are to 64-byte multiples, so that four neighbouring values at an index
-// that is a multiple of 4 load as one float4. None is __restrict__: ops work in place.
+// Sizes are ints: no tensor has 2^31 elements. Pointers are to 64-byte multiples, so that four neighbouring values at an
+// index that is a multiple of 4 load as one float4. None is __restrict__: ops work in place.
 #pragma once
 
 // Threads of a block of every kernel that states nothing else.

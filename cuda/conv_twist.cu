@@ -1,24 +1,25 @@
 // The own parts of a grouped convolution that mixes its groups and bends with the place (src/ops/conv_twist).
 //
-// Output group g of `groups` reads input group s(g): g itself (order 0), the one before it (1), the one before it in cycles of
-// four (2). The convolution has `kinds` kernels for each of `width` output channels, 1 without a twist, else 3: W, Kx, Ky. It
-// reads its input where it lies: the block of input group s(g) in a pixel of its maps, and in a row of its weights, holds the
-// kinds of output group g, one behind the other, size = width/groups channels each. With maps a, b, c:
+// Output group g of `groups` reads input group s(g): g itself (order 0), the one before it (1), the one before it in cycles
+// of four (2). The convolution has `kinds` kernels for each of `width` output channels, 1 without a twist, else 3: W, Kx, Ky.
+// It reads its input where it lies: the block of input group s(g) in a pixel of its maps, and in a row of its weights, holds
+// the kinds of output group g, one behind the other, size = width/groups channels each. With maps a, b, c:
 //
 //   T(z) = a + X·b + Y·c at row i of h and column j of w, X = 2j/w − 1, Y = 2i/h − 1; backward d, X·d, Y·d
 //   Sobel: Kx = Ax·Dx + Ay·Dy, Ky = Ay·Dx − Ax·Dy, Dx = [-1 0 1; -2 0 2; -1 0 1], Dy = [1 2 1; 0 0 0; -1 -2 -1]
 //          dAx = Σ over taps Gx·Dx − Gy·Dy, dAy = Σ Gx·Dy + Gy·Dx
-//   free:  Kx = P(Wx), Ky = P(Wy), P(K) = (K − rot180 K)/2; learned shifts cx, cy of X, Y fold into the kernel: W + cx·Kx + cy·Ky
+//   free:  Kx = P(Wx), Ky = P(Wy), P(K) = (K − rot180 K)/2; learned shifts cx, cy of X, Y fold into W + cx·Kx + cy·Ky
 //          dKx = Gx + cx·G, dcx = Σ G·Kx, dWx = P(dKx) where tied, else dKx; the same for y
 //
 // Where T is applied k times each application is multiplied with share = 1/k, else share is 1.
-// z₁ = x + y and those after it are sums of elementwise.cu; the e of a backward pass gathers in the convolution's input gradient.
+// z₁ = x + y and those after it are sums of elementwise.cu; the e of a backward pass gathers in the convolution's input
+// gradient.
 //
 // maps, dmaps: pixels × kinds·width; y, d: pixels × width; pixels = images·h·w. Kernels: [3][3][cin][width], cin the input
 // channels of a group; Ax, Ay: [width][cin]; all: [3][3][cin][kinds·width].
 //
-// Blocks have 256 threads. Grid "per value": min(⌈V/256⌉, 65535), V = pixels·width, or a quarter where size is a multiple of 4; "per
-// weight": min(⌈9·cin·width/256⌉, 65535).
+// Blocks have 256 threads. Grid "per value": min(⌈V/256⌉, 65535), V = pixels·width, or a quarter where size is a multiple of
+// 4; "per weight": min(⌈9·cin·width/256⌉, 65535).
 #include "common.cuh"
 
 // The shape of a layer.

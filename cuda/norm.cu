@@ -1,7 +1,8 @@
-// Normalisation by batch statistics, per channel (Ioffe, Szegedy 2015), over `pixels` = images·h·w values of each of c channels.
+// Normalisation by batch statistics, per channel (Ioffe, Szegedy 2015), over `pixels` = images·h·w values of each of c
+// channels.
 //
-// With mean μ, squared deviations S = Σ(x − μ)², v = S/D, D = pixels, or pixels − 1 (at least 1) where statistics are those of
-// the last batch:
+// With mean μ, squared deviations S = Σ(x − μ)², v = S/D, D = pixels, or pixels − 1 (at least 1) where statistics are those
+// of the last batch:
 //
 //   x̂ = (x − μ)/√(v + ε), y = γ·x̂ + β
 //   dβ = Σ dy, dγ = Σ dy·x̂
@@ -12,8 +13,8 @@
 // A training pass: norm_moments, norm_finish, norm_apply. An evaluation: norm_constants, norm_apply. Backward:
 // norm_backward_sums, norm_backward_finish, norm_backward_apply; the last one may be left out.
 //
-// Grid "of tiles": (⌈pixels/chunk⌉, ⌈columns/64⌉) blocks of 256 threads, columns = c/4 where c is a multiple of 4, else c. The
-// chunk is the caller's, the same for all kernels of a pass, and a function of the shape alone; good is
+// Grid "of tiles": (⌈pixels/chunk⌉, ⌈columns/64⌉) blocks of 256 threads, columns = c/4 where c is a multiple of 4, else c.
+// The chunk is the caller's, the same for all kernels of a pass, and a function of the shape alone; good is
 //
 //   blocks = min(⌈pixels/64⌉, max(1, 1024/⌈columns/64⌉)), chunk = ⌈pixels/blocks⌉
 //

@@ -2,7 +2,8 @@
 //
 // What is updated is cut into pieces, runs of elements of one parameter, and a block takes one piece: what no piece covers,
 // parameters that are frozen or unused, stays as it is. A piece's offset is a multiple of 4. Groups of parameters differ in
-// the coefficients that a step's table has for them. With g the gradient plus coupled·p (coupled: λ where the decay is, else 0):
+// the coefficients that a step's table has for them. With g the gradient plus coupled·p (coupled: λ where the decay is, else
+// 0):
 //
 //   sgd         a ← μ·a + g; p ← p − lr·(d + decoupled·p), d being a, or g + μ·a where Nesterov; without momentum d = g
 //   adam        m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g²; p ← p − (step·m/d + decay·p), d = √v·debias + eps; RAdam's
@@ -30,14 +31,14 @@ struct Place {
     int first, count, group;
 };
 
-// One group's numbers in a step of SGD and RMSProp: the learning rate, and λ where it is added to the gradient and where it is
-// added to the update.
+// One group's numbers in a step of SGD and RMSProp: the learning rate, and λ where it is added to the gradient and where it
+// is added to the update.
 struct Rate {
     float lr, coupled, decoupled;
 };
 
-// One group's numbers in a step of Adam: the factor of m/d, λ where it is added to the gradient, lr·λ where it is added to the
-// step. Of LAMB: coupled, and decay for shrink.
+// One group's numbers in a step of Adam: the factor of m/d, λ where it is added to the gradient, lr·λ where it is added to
+// the step. Of LAMB: coupled, and decay for shrink.
 struct Step {
     float step, coupled, decay;
 };
@@ -182,8 +183,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) optim_lamb_moments(
     if (threadIdx.x == 0) squares[2 * blockIdx.x] = of_p, squares[2 * blockIdx.x + 1] = of_s;
 }
 
-// LAMB's rate of each piece: lr·min(‖p‖/‖s‖, 10), 1 in the place of the quotient where a norm is 0. lr: of each group. A warp for
-// each place. Grid: ⌈count/8⌉.
+// LAMB's rate of each piece: lr·min(‖p‖/‖s‖, 10), 1 in the place of the quotient where a norm is 0. lr: of each group. A warp
+// for each place. Grid: ⌈count/8⌉.
 extern "C" __global__ void __launch_bounds__(THREADS) optim_lamb_rates(
     const double *squares, const Place *places, int count, const double *lr, float *rates) {
     const int which = (blockIdx.x * THREADS + threadIdx.x) / 32, lane = threadIdx.x % 32;
@@ -239,7 +240,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) optim_squares(const float 
     if (threadIdx.x == 0) squares[blockIdx.x] = sum;
 }
 
-// norm: ‖g‖ from the squares of `count` pieces; factor: what g is to be multiplied with, 1 where the norm is not finite. Grid: 1.
+// norm: ‖g‖ from the squares of `count` pieces; factor: what g is to be multiplied with, 1 where the norm is not finite.
+// Grid: 1.
 extern "C" __global__ void __launch_bounds__(THREADS)
     optim_clip_factor(const double *squares, int count, double max_norm, double *norm, float *factor) {
     double sum = 0.0;

@@ -1,17 +1,19 @@
 // Pools: maximum and mean over sliding windows and over a fixed number of cells, and the blur that halves a map.
 //
-//   max            y[o] = max over the cells k of a window of x[o·s + k·d − p]; dx of the winner gets dy[o]. The first of equal
-//                  cells wins; a NaN wins over every number. Winners are saved as the cell's number in the window, kh·KW + kw
+//   max            y[o] = max over the cells k of a window of x[o·s + k·d − p]; dx of the winner gets dy[o]. The first of
+//                  equal cells wins; a NaN wins over every number. Winners are saved as the cell's number in the window,
+//                  kh·KW + kw
 //   avg            y[o] = (1/m)·Σ over the m cells of a window that lie on the map; each of their dx gets dy[o]/m
-//   adaptive       output row o of oh covers rows ⌊o·h/oh⌋ to ⌈(o+1)·h/oh⌉ − 1, columns likewise; max as above (winners are saved
-//                  as the pixel's number in the map, i·w + j), mean over all pixels of a cell
-//   blur           y[o, p] = Σₖ Σₗ f[k]·f[l]·x[ρ(2o + k − 2), ρ(2p + l − 2)], f = [1 5 10 10 5 1]/32, ρ reflecting at the first
-//                  and last pixel
+//   adaptive       output row o of oh covers rows ⌊o·h/oh⌋ to ⌈(o+1)·h/oh⌉ − 1, columns likewise; max as above (winners are
+//                  saved as the pixel's number in the map, i·w + j), mean over all pixels of a cell
+//   blur           y[o, p] = Σₖ Σₗ f[k]·f[l]·x[ρ(2o + k − 2), ρ(2p + l − 2)], f = [1 5 10 10 5 1]/32, ρ reflecting at the
+//                  first and last pixel
 //
-// Backward gathers: each dx collects from the windows that cover it, in their order, so that the sum is the same in every run.
+// Backward gathers: each dx collects from the windows that cover it, in their order, so that the sum is the same in every
+// run.
 //
-// x, dx: images × h × w × c; y, dy, winners: images × oh × ow × c. Grid "per vector": min(⌈V/256⌉, 65535) blocks of 256 threads,
-// or any other number, V being the number of values written, divided by 4 where c is a multiple of 4.
+// x, dx: images × h × w × c; y, dy, winners: images × oh × ow × c. Grid "per vector": min(⌈V/256⌉, 65535) blocks of 256
+// threads, or any other number, V being the number of values written, divided by 4 where c is a multiple of 4.
 #include "common.cuh"
 
 // A map, a sliding window, and how many windows there are.

@@ -1,7 +1,8 @@
 // The own parts of a convolution whose kernel turns with the place (src/ops/twist).
 //
 // Three 3×3 kernels W, Wx, Wy of `width` channels lie side by side in one convolution with 3·width outputs, Wx projected to
-// P(Wx) = (Wx − rot180 Wx)/2 and Wy that turned by 90° counter-clockwise. Its maps a, b, c lie one behind the other in each pixel.
+// P(Wx) = (Wx − rot180 Wx)/2 and Wy that turned by 90° counter-clockwise. Its maps a, b, c lie one behind the other in each
+// pixel.
 // At row i of h and column j of w, channel q with centre (cx, cy) and radius R:
 //
 //   X = 2j/w − cx, Y = 2i/h − cy, both less `begin` (0 published, 1 centred)
@@ -9,7 +10,8 @@
 //   y = a + m·t, t = X·b + Y·c
 //   da = dy, db = dy·m·X, dc = dy·m·Y
 //   dcx = −Σ dy·(m·b + t·m′·2X/R²), dcy = −Σ dy·(m·c + t·m′·2Y/R²), dR = −Σ dy·t·m′·2r/R
-//   with G and H the gradients of the projected Wx and of Wy, H′ being H turned back: dWx = P(G + H′) where tied, else G; dWy = 0
+//   with G and H the gradients of the projected Wx and of Wy, H′ being H turned back: dWx = P(G + H′) where tied, else G
+//   dWy = 0
 //
 // Forward: twist_weights, the convolution, twist_combine. Backward: twist_spread, twist_places, the convolution's backward
 // passes with the weights of twist_weights, twist_kernels.
@@ -17,8 +19,8 @@
 // maps, dmaps: pixels × 3 × width; y, dy: pixels × width; pixels = images·h·w. radii, cx, cy: width numbers each. Kernels:
 // [3][3][cin][width]; all: [3][3][cin][3·width].
 //
-// Grid "of tiles": (⌈pixels/chunk⌉, ⌈columns/64⌉) blocks of 256 threads, columns = width/4 where width is a multiple of 4, else
-// width; the chunk as in norm.cu. Grid "per weight": min(⌈9·cin·width/256⌉, 65535) blocks of 256 threads.
+// Grid "of tiles": (⌈pixels/chunk⌉, ⌈columns/64⌉) blocks of 256 threads, columns = width/4 where width is a multiple of 4,
+// else width; the chunk as in norm.cu. Grid "per weight": min(⌈9·cin·width/256⌉, 65535) blocks of 256 threads.
 #include "common.cuh"
 
 namespace {
