@@ -23,6 +23,7 @@ CIFAR10 = [
 IMAGEWOOF = [
     ("woof-xse_resnext18", [("5 epochs", 5, 0.6080)]),
     ("woof-xse_resnext18-deep", [("5 epochs", 5, 0.6970)]),
+    ("woof-xse_resnext18-deep-defaults", [("5 epochs, lr 1e-2, momentum .9", 5, 0.6970)]),
 ]
 # Recipes that end with a mean over views of each image, and its published accuracy.
 VIEWS = [("cifar10-fast", 0.9401)]
