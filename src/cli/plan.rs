@@ -1,13 +1,17 @@
 //! `handgrad plan`
 
-use super::backend::{Backend, on_backend};
+use super::backend::Backend;
 use super::out;
-use crate::Result;
-use crate::plan::{Mode, Plan};
+use crate::backend::{Cpu, Reference};
+use crate::plan::{Mode, Plan, Speed};
 use crate::recipe::Recipe;
+use crate::{Error, Result};
 
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  handgrad plan cifar10-resnet\n  handgrad plan quickstart --mode infer --batch 1")]
+#[command(
+    after_help = "Examples:\n  handgrad plan cifar10-resnet\n  handgrad plan quickstart --mode infer --batch 1\n  \
+handgrad plan cifar10-resnet2 --roofline h100\n  handgrad plan cifar10-resnet2 --roofline 1.6e11,2e10"
+)]
 pub struct Args {
     /// A built-in recipe or the path of a .toml file.
     recipe: String,
@@ -20,9 +24,20 @@ pub struct Args {
     /// What the plan is for.
     #[arg(long, value_enum, default_value = "train")]
     mode: PlanMode,
-    /// reference or cpu.
+    /// reference, cpu or cuda.
     #[arg(long, default_value = "cpu")]
     backend: Backend,
+    /// What the steps take at least, by op, on a machine of so many operations and bytes per second: h100, a100, t4, or two
+    /// numbers.
+    #[arg(long, value_name = "FLOPS,BYTES", value_parser = speed)]
+    roofline: Option<Speed>,
+    /// With --roofline: print one JSON object.
+    #[arg(long, requires = "roofline")]
+    json: bool,
+}
+
+fn speed(text: &str) -> Result<Speed, String> {
+    text.parse().map_err(|e: Error| e.to_string())
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -42,6 +57,16 @@ pub fn run(args: Args) -> Result<()> {
         PlanMode::Eval => Mode::Eval,
         PlanMode::Infer => Mode::Infer,
     };
-    let plan = on_backend!(args.backend, B => Plan::compile::<B>(&graph, batch, mode));
-    out::line(plan?)
+    // A plan needs no GPU.
+    let plan = match args.backend {
+        Backend::Cpu => Plan::compile::<Cpu>(&graph, batch, mode),
+        Backend::Reference => Plan::compile::<Reference>(&graph, batch, mode),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda(_) => Plan::compile::<crate::backend::Cuda>(&graph, batch, mode),
+    }?;
+    match args.roofline.map(|speed| plan.roofline(speed)) {
+        Some(roofline) if args.json => out::json(&roofline),
+        Some(roofline) => out::line(roofline),
+        None => out::line(plan),
+    }
 }

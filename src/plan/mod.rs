@@ -8,6 +8,7 @@ mod fuse;
 mod machine;
 mod print;
 mod profile;
+mod roofline;
 mod run;
 
 use std::ops::Range;
@@ -20,6 +21,7 @@ pub(crate) use arena::require_memory;
 pub(crate) use device::Bases;
 pub use machine::{Look, Machine};
 pub use profile::{Profile, StepProfile};
+pub use roofline::{Roofline, RooflineRow, Speed};
 pub use run::Input;
 
 /// What a plan is for.
