@@ -3,6 +3,32 @@
 //! Activations, parameters and their gradients lie on the device in the order that the host has them in, laid out by the same
 //! plan. The driver is looked for when a [`Gpu`] is opened: a program without one runs on the CPU. Everything is queued on one
 //! stream; kernels of one op follow each other on it, so that they need no other order.
+//!
+//! ```no_run
+//! use handgrad::backend::{Cuda, cuda};
+//! use handgrad::{engine::Engine, models};
+//! for device in cuda::devices()? {
+//!     println!("cuda:{} {}, {} MiB", device.index, device.name, device.memory >> 20);
+//! }
+//! let gpu = cuda::Gpu::open(1)?; // else the first one
+//! let engine = Engine::<Cuda>::new(&models::build("resnet2", &Default::default())?, 256, 42)?;
+//!
+//! // Memory of one's own.
+//! let mut block = cuda::Buffer::of(gpu, &[1.0f32, 2.0, 3.0])?;
+//! block.fill(0..1, 7.0)?;
+//! let mut values = [0.0; 3];
+//! block.download(0, &mut values)?;
+//! assert_eq!(values, [7.0, 2.0, 3.0]);
+//!
+//! // What ships, to be looked at or run elsewhere.
+//! for kernel in handgrad::ops::cuda_kernels() {
+//!     println!("{}: {} parameters", kernel.name, kernel.arguments.len());
+//! }
+//! for module in cuda::modules() {
+//!     println!("{}: {} bytes for {}", module.name, cuda::ptx(module.name).unwrap_or_default().len(), module.target);
+//! }
+//! # Ok::<(), handgrad::Error>(())
+//! ```
 
 mod contract;
 pub(crate) mod gpu;
