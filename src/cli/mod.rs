@@ -5,6 +5,7 @@ mod backend;
 mod bench;
 mod cam;
 mod doctor;
+mod estimate;
 mod eval;
 mod features;
 mod lr_find;
@@ -46,6 +47,8 @@ enum Command {
     Train(train::Args),
     /// Try growing learning rates for a moment, and say which ones look good.
     LrFind(lr_find::Args),
+    /// Measure some steps of a recipe, and say how long all of it would take.
+    Estimate(estimate::Args),
     /// Draw training images as a recipe changes them.
     Augment(augment::Args),
     /// Show how a recipe's learning rate and momentum move.
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Train(args) => train::run(args),
         Command::LrFind(args) => lr_find::run(args),
+        Command::Estimate(args) => estimate::run(args),
         Command::Augment(args) => augment::run(args),
         Command::Schedule(args) => schedule::run(args),
         Command::Eval(args) => eval::run(args),

@@ -4,19 +4,16 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use serde::Serialize;
 
-use super::evaluate::Feed;
-use super::lsuv::{self, first_images, lsuv};
-use super::{Setup, optimizer, train_config, whiten};
+use super::walk::walk;
+use crate::Result;
 use crate::backend::Backend;
 use crate::data::Dataset;
-use crate::engine::Accumulate;
-use crate::optim::{Rates, Update};
+use crate::optim::Rates;
 use crate::recipe::Recipe;
-use crate::{Error, ErrorKind, Result};
 
 /// How the rate grows, how losses are smoothed, and when to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,64 +207,15 @@ pub fn run<B: Backend>(
     stop: &AtomicBool,
     mut report: impl FnMut(usize, usize),
 ) -> Result<LrCurve> {
-    let Setup { mut engine, train, valid, .. } = Setup::<B>::new(recipe, dataset)?;
-    if recipe.phases.first().is_some_and(|phase| phase.lsuv) {
-        lsuv(&mut engine, first_images::<B>(&valid, lsuv::IMAGES)?.view())?;
-    }
-    if let Some(whiten) = recipe.train.whiten {
-        whiten::first_layer(&mut engine, dataset, &train_config(recipe, dataset), whiten)?;
-    }
-    let mut optimizer = optimizer(&recipe.optimizer, engine.params())?;
-    let mut feed = Feed::<B>::default();
-    let accumulate = recipe.optimizer.accumulate as usize;
-    let batches = train.steps_per_epoch();
-    let steps = rule.steps(batches.div_ceil(accumulate));
     let (mut watch, mut points) = (Watch::new(rule), Vec::new());
-    let mut epochs = 0;
-    let mut batches_left = train.epoch(0, 0)?;
-    while points.len() < steps {
-        // All batches of one step first: a gradient is divided by the images of all.
-        let mut group = Vec::new();
-        for batch in batches_left.by_ref().take(accumulate) {
-            group.push(batch?);
-        }
-        if group.is_empty() {
-            epochs += 1;
-            batches_left = train.epoch(epochs, 0)?;
-            continue;
-        }
-        let images: usize = group.iter().map(|batch| batch.targets().dim().0).sum();
-        let (mut loss, mut broken) = (0.0, false);
-        for (i, batch) in group.iter().enumerate() {
-            let (x, targets) = feed.views(batch);
-            match engine.train_micro_step(x, targets, Accumulate { total: images, add: i > 0 }) {
-                Ok(outcome) => loss += outcome.loss * outcome.images as f64 / images as f64,
-                Err(e) if e.kind() == ErrorKind::NonFinite => broken = true,
-                Err(e) => return Err(e),
-            }
-        }
-        if broken {
-            break;
-        }
-        let lr = rule.lr(points.len(), steps);
-        let (loss, too_high) = watch.take(loss);
+    walk::<B>(recipe, dataset, ("lr-find", stop), |setup, reached| {
+        let steps = rule.steps(setup.train.steps_per_epoch().div_ceil(recipe.optimizer.accumulate as usize));
+        let lr = rule.lr(reached.step, steps);
+        let (loss, too_high) = watch.take(reached.loss?);
         points.push(LrPoint { lr, loss });
-        if too_high {
-            break;
-        }
-        engine.update(Update {
-            optimizer: &mut *optimizer,
-            rates: Rates::of(lr),
-            clip_norm: recipe.optimizer.clip_norm,
-            ema: None,
-            last: false,
-        })?;
         report(points.len(), steps);
-        if stop.load(Ordering::Relaxed) {
-            let at = format!("stopped after {} of {steps} steps", points.len());
-            return Err(Error::new(ErrorKind::Interrupted, "lr-find", at));
-        }
-    }
+        (!too_high && points.len() < steps).then_some(Rates::of(lr))
+    })?;
     let suggestions = rule.suggest(&points);
     Ok(LrCurve { points, suggestions })
 }

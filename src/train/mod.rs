@@ -4,10 +4,12 @@ mod board;
 mod checkpoint;
 mod datasets;
 mod environment;
+pub mod estimate;
 mod evaluate;
 mod folder;
 pub mod lr_find;
 pub mod lsuv;
+mod walk;
 pub mod whiten;
 
 use std::path::{Path, PathBuf};

@@ -69,3 +69,24 @@ fn the_finder_suggests_rates_and_leaves_no_trace() {
     place.write("bn.toml", &TINY.replace("convnet2", "convnet9"));
     place.fails("lr-find bn.toml", 2, &["convnet9"]);
 }
+
+#[test]
+fn an_estimate_measures_steps_and_leaves_no_trace() {
+    let place = Place::new();
+    let estimate = place.done("estimate tiny.toml --steps 6 --json").json();
+    let number = |key: &str| estimate[key].as_f64().unwrap_or_else(|| panic!("{key}: {estimate}"));
+    for key in ["images_per_second", "evaluated_per_second", "peak_bytes", "hours"] {
+        assert!(number(key) > 0.0, "{key}: {estimate}");
+    }
+    assert_eq!((&estimate["steps"], &estimate["epochs"]), (&6.into(), &2.into()));
+    // The first step is that of a run, whose seed it has.
+    let trained = place.done("train tiny.toml --json").json();
+    assert!(number("first_loss") > trained["last"]["train_loss"].as_f64().unwrap(), "{estimate} {trained}");
+    let hours = 2.0 * (300.0 / number("images_per_second") + 100.0 / number("evaluated_per_second")) / 3600.0;
+    assert!((number("hours") / hours - 1.0).abs() < 1e-9, "{estimate}");
+    assert!(!place.path("runs/tiny-2").exists());
+    let text = place.done("estimate tiny.toml --steps 4").out;
+    assert!(text.contains("hours for 2 epochs"), "{text}");
+    place.fails("estimate tiny.toml --steps 0", 2, &["--steps"]);
+    place.fails("estimate tiny.toml --set phase.0.lr=1e30", 1, &["not finite"]);
+}
