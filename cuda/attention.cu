@@ -38,6 +38,10 @@ template <class T> __device__ __forceinline__ T warp_sum(T value) {
     return value;
 }
 
+}  // namespace
+
+// What has shared memory lies outside of the namespace, whose name in the PTX would differ from one checkout to another.
+
 // Σ over the block of SPECTRAL_THREADS, in every thread.
 __device__ __forceinline__ double sum_all(double value) {
     __shared__ double shared[WARPS];
@@ -46,22 +50,6 @@ __device__ __forceinline__ double sum_all(double value) {
     if (threadIdx.x % LANES == 0) shared[threadIdx.x / LANES] = value;
     __syncthreads();
     return warp_sum(shared[threadIdx.x % LANES]);
-}
-
-// Row o of w times x, by a warp, in every lane.
-__device__ __forceinline__ double row_product(const float *w, const float *x, int c, int o) {
-    float sum = 0.0f;
-    for (int i = threadIdx.x % LANES; i < c; i += LANES) sum += w[(size_t)o * c + i] * x[i];
-    return warp_sum((double)sum);
-}
-
-// y = w·x, or that times `share` and added.
-__device__ __forceinline__ void rows_times(const float *w, const float *x, float *y, int c, float share, bool add) {
-    for (int o = threadIdx.x / LANES; o < c; o += WARPS) {
-        const double sum = row_product(w, x, c, o);
-        if (threadIdx.x % LANES == 0) y[o] = add ? y[o] + share * sum : share * sum;
-    }
-    __syncthreads();
 }
 
 // y = share·wᵀ·x: lanes along columns, warps along rows.
@@ -81,6 +69,24 @@ __device__ __forceinline__ void columns_times(const float *w, const float *x, fl
         }
         __syncthreads();
     }
+}
+
+namespace {
+
+// Row o of w times x, by a warp, in every lane.
+__device__ __forceinline__ double row_product(const float *w, const float *x, int c, int o) {
+    float sum = 0.0f;
+    for (int i = threadIdx.x % LANES; i < c; i += LANES) sum += w[(size_t)o * c + i] * x[i];
+    return warp_sum((double)sum);
+}
+
+// y = w·x, or that times `share` and added.
+__device__ __forceinline__ void rows_times(const float *w, const float *x, float *y, int c, float share, bool add) {
+    for (int o = threadIdx.x / LANES; o < c; o += WARPS) {
+        const double sum = row_product(w, x, c, o);
+        if (threadIdx.x % LANES == 0) y[o] = add ? y[o] + share * sum : share * sum;
+    }
+    __syncthreads();
 }
 
 __device__ __forceinline__ void normalise(float *x, int c) {

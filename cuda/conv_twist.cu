@@ -12,10 +12,10 @@
 //          dKx = Gx + cx·G, dcx = Σ G·Kx, dWx = P(dKx) where tied, else dKx; the same for y
 //
 // Where T is applied k times each application is multiplied with share = 1/k, else share is 1.
-// z₁ = x + y and those after it are sums of elementwise.cu; the e of a backward pass gathers in the convolution's input
+// y gathers the terms, so that z₁ and those after it are x + y; the e of a backward pass gathers in the convolution's input
 // gradient.
 //
-// maps, dmaps: pixels × kinds·width; y, d: pixels × width; pixels = images·h·w. Kernels: [3][3][cin][width], cin the input
+// maps, dmaps: pixels × kinds·width; x, y, z, d: pixels × width; pixels = images·h·w. Kernels: [3][3][cin][width], cin the input
 // channels of a group; Ax, Ay: [width][cin]; all: [3][3][cin][kinds·width].
 //
 // Blocks have 256 threads. Grid "per value": min(⌈V/256⌉, 65535), V = pixels·width, or a quarter where size is a multiple of
@@ -61,7 +61,7 @@ __device__ __forceinline__ void put(float *to, int add, float value) { *to = add
 
 template <int V>
 __device__ __forceinline__ void combine(
-    const float *maps, float *y, int images, int h, int w, float share, int add, const Groups &g) {
+    const float *maps, float *y, const float *x, float *z, int images, int h, int w, float share, int add, const Groups &g) {
     const int size = size_of(g);
     each_value<V>(images, h, w, g.width, [&](int, int i, int j, int channel, unsigned index) {
         const float *const from = maps + (size_t)(index - channel) * g.kinds + column(g, channel);
@@ -72,7 +72,16 @@ __device__ __forceinline__ void combine(
             const float across = share * coordinate(j, w), down = share * coordinate(i, h);
             for (int k = 0; k < V; k++) value.at[k] += across * b.at[k] + down * c.at[k];
         }
-        value.put(y + index, add);
+        const auto plus = [&](const float *from) {
+            const auto old = Values<V>::load(from);
+            for (int k = 0; k < V; k++) value.at[k] += old.at[k];
+        };
+        if (add) plus(y + index);
+        value.store(y + index);
+        if (z) {
+            plus(x + index);
+            value.store(z + index);
+        }
     });
 }
 
@@ -130,10 +139,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv_twist_free_weights(
     });
 }
 
-// y = share·T, or that added. Grid: per value.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    conv_twist_combine(const float *maps, float *y, int images, int h, int w, float share, int add, Groups g) {
-#define BODY(V) combine<V>(maps, y, images, h, w, share, add, g);
+// y = share·T, or that added; where T is applied again, z = x + y, else z is null. Grid: per value.
+extern "C" __global__ void __launch_bounds__(THREADS) conv_twist_combine(
+    const float *maps, float *y, const float *x, float *z, int images, int h, int w, float share, int add, Groups g) {
+#define BODY(V) combine<V>(maps, y, x, z, images, h, w, share, add, g);
     BY_VECTORS(size_of(g), BODY);
 #undef BODY
 }

@@ -109,12 +109,15 @@ pub fn cuda_kernels() -> Vec<crate::backend::cuda::KernelInfo> {
         channel_scale::cuda::KERNELS,
         channel_shuffle::cuda::KERNELS,
         concat::cuda::KERNELS,
+        conv_twist::cuda::KERNELS,
         cross_entropy::cuda::KERNELS,
         drop_path::cuda::KERNELS,
         dropout::cuda::KERNELS,
         flatten::cuda::KERNELS,
         max_pool::cuda::KERNELS,
         scale::cuda::KERNELS,
+        self_attention::cuda::KERNELS,
+        twist::cuda::KERNELS,
         crate::optim::device::KERNELS,
     ];
     [rooms.concat(), conv2d::cuda::KERNELS.concat()].concat()

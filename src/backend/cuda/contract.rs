@@ -132,3 +132,33 @@ impl ParamGrad {
         if self.needed { self.at } else { Ptr::NULL }
     }
 }
+
+/// Working memory, dealt out part by part, each at a multiple of 64 bytes.
+pub(crate) struct Parts {
+    start: Ptr,
+    len: usize,
+}
+
+impl Parts {
+    /// Of the memory that begins there; at null, to find out how long it has to be.
+    pub fn of(start: Ptr) -> Self {
+        Parts { start, len: 0 }
+    }
+
+    /// The next `len` elements.
+    pub fn take(&mut self, len: usize) -> Ptr {
+        let part = self.rest();
+        self.len += len.next_multiple_of(16);
+        part
+    }
+
+    /// What lies behind the parts.
+    pub fn rest(&self) -> Ptr {
+        self.start.at(self.len)
+    }
+
+    /// Elements of the parts so far.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+}

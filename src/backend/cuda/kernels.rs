@@ -108,7 +108,21 @@ macro_rules! modules {
     };
 }
 
-modules!["activation", "conv", "conv_backward", "conv_direct", "elementwise", "loss", "norm", "optim", "pool", "sums"];
+modules![
+    "activation",
+    "attention",
+    "conv",
+    "conv_backward",
+    "conv_direct",
+    "conv_twist",
+    "elementwise",
+    "loss",
+    "norm",
+    "optim",
+    "pool",
+    "sums",
+    "twist",
+];
 
 /// A size as kernels take it. What the plan lays out has fewer than 2³¹ elements.
 pub(crate) fn int(size: usize) -> i32 {

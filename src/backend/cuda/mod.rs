@@ -36,6 +36,7 @@ mod kernels;
 mod machine;
 mod memory;
 
+pub(crate) use contract::Parts;
 pub use contract::{Backward, Forward, Grad, Kernel, ParamGrad};
 pub use cust::memory::DeviceCopy;
 pub use gpu::{Gpu, Info, devices, driver};

@@ -23,17 +23,17 @@ kernels! { "norm":
 }
 
 /// How the pixels of a batch are dealt to blocks.
-struct Tiling {
-    pixels: usize,
-    channels: usize,
-    chunk: usize,
+pub(in crate::ops) struct Tiling {
+    pub pixels: usize,
+    pub channels: usize,
+    pub chunk: usize,
     /// Per channel.
-    finish: Launch,
-    tiles: Launch,
+    pub finish: Launch,
+    pub tiles: Launch,
 }
 
 impl Tiling {
-    fn of(shape: Shape, n: usize) -> Self {
+    pub fn of(shape: Shape, n: usize) -> Self {
         let (pixels, channels) = (n * shape.h * shape.w, shape.c);
         let chunk = pixels.div_ceil(Self::most_blocks(pixels, channels)).max(1);
         let tiles = [blocks(pixels, chunk, u32::MAX), Self::column_tiles(channels), 1];
@@ -50,8 +50,8 @@ impl Tiling {
         columns(channels).div_ceil(64).max(1)
     }
 
-    /// At least 64 pixels for a block, and about 1024 blocks at most.
-    fn most_blocks(pixels: usize, channels: usize) -> usize {
+    /// Blocks for these pixels or fewer: at least 64 pixels for a block, and about 1024 blocks at most.
+    pub fn most_blocks(pixels: usize, channels: usize) -> usize {
         pixels.div_ceil(64).min((1024 / Self::column_tiles(channels) as usize).max(1)).max(1)
     }
 

@@ -11,6 +11,8 @@ pub fn cases() -> Vec<Case> {
     let sobel = |iters| Twisting::Sobel { iters };
     let tied = Twisting::Free { gradient: TwistGradient::Tied };
     vec![
+        // z₂ begins at an odd place.
+        Case::new(op(3, 1, 1, GroupOrder::Straight, sobel(3)), &[Shape::new(3, 3, 3)], 1),
         Case::new(op(6, 1, 3, GroupOrder::Rotated, sobel(3)), &[Shape::new(5, 4, 6)], 2),
         Case::new(op(6, 1, 1, GroupOrder::Straight, sobel(1)), &[Shape::new(4, 7, 6)], 1),
         Case::new(op(4, 2, 2, GroupOrder::Rotated, sobel(4)), &[Shape::new(7, 6, 6)], 3),

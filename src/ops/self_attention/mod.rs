@@ -28,6 +28,8 @@
 #[cfg(feature = "conformance")]
 pub(super) mod cases;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(super) mod cuda;
 mod reference;
 
 use serde::{Deserialize, Serialize};
@@ -158,5 +160,10 @@ impl Op for SelfAttention {
 
     fn cpu(&self) -> &dyn Kernel<Cpu> {
         self
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self) -> Option<&dyn crate::backend::cuda::Kernel> {
+        Some(self)
     }
 }
