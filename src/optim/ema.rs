@@ -219,6 +219,6 @@ mod tests {
         again.update(&params(2)).unwrap();
         assert_eq!(ema.averages(), again.averages());
         assert_eq!(again.restore(1, &averages.0, &[]).unwrap_err().kind(), ErrorKind::Format);
-        assert_eq!(Ema::new(1.0, &params(0)).unwrap_err().kind(), ErrorKind::Usage);
+        assert_eq!(Ema::new(1.0, &params(0)).map(drop).unwrap_err().kind(), ErrorKind::Usage);
     }
 }

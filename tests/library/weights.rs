@@ -13,7 +13,7 @@ use handgrad::{ErrorKind, ParamInfo, Params};
 use ndarray::{Array2, Array4};
 use serde_json::Value;
 
-use crate::golden::{FILES, Fixtures, assert_close, largest, nhwc, norm, sizes, uniform, wide};
+use crate::golden::{Fixtures, assert_close, largest, nhwc, norm, sizes, uniform, wide};
 use crate::models as nets;
 
 const FILE: &[u8] = include_bytes!("../fixtures/weights.safetensors");

@@ -46,7 +46,7 @@ impl Product {
     }
 
     /// The choice of some `parts`, where they are neither too many nor too large.
-    fn cut<K>(&self, tile: Tile<K>, parts: u64) -> Option<Choice<K>> {
+    pub fn cut<K>(&self, tile: Tile<K>, parts: u64) -> Option<Choice<K>> {
         let part = self.depth.div_ceil(parts).next_multiple_of(STEP).max(STEP);
         let parts = self.depth.div_ceil(part).max(1);
         let fits = parts == 1 || parts * self.length <= SCRATCH && parts * self.groups <= 65535;

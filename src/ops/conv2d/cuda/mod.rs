@@ -2,8 +2,10 @@
 
 mod choose;
 mod declared;
+#[cfg(test)]
+mod tests;
 
-use choose::{PROCESSORS, Product, SCRATCH, Tile};
+use choose::{Choice, PROCESSORS, Product, SCRATCH, Tile};
 pub(in crate::ops) use declared::ConvShape;
 use declared::{backward, direct, forward, sums};
 
@@ -76,6 +78,26 @@ impl Direct {
     fn numbers(self) -> u64 {
         if let Direct::Any = self { 1 } else { 4 }
     }
+}
+
+/// How a pass runs: on tiles, or directly in so many parts at most.
+#[derive(Clone, Copy)]
+enum Way<K> {
+    Tiles(Choice<K>),
+    Direct(Direct, u64),
+}
+
+impl<K> Way<K> {
+    /// Elements of working memory, where a part has `length` of them.
+    fn scratch(&self, length: u64) -> u64 {
+        let (Way::Tiles(Choice { parts, .. }) | Way::Direct(_, parts)) = self;
+        of_parts(*parts, length)
+    }
+}
+
+/// Elements of the parts of a sum, where there are several.
+fn of_parts(parts: u64, length: u64) -> u64 {
+    if parts > 1 { parts * length } else { 0 }
 }
 
 impl ConvShape {
@@ -188,57 +210,98 @@ impl ConvShape {
         self.cells() * self.cin() * wide(self.q)
     }
 
-    /// Blocks, parts and pixels of a part of the direct weight gradient.
-    fn dw_direct(&self, direct: Direct) -> ([u64; 2], u64, u64) {
+    /// Blocks of one part of the direct weight gradient: pairs of channels, and cells.
+    fn dw_direct_blocks(&self, direct: Direct) -> [u64; 2] {
         let (inputs, at_once) = if let Direct::Fours = direct { (4, 3) } else { (1, 9) };
-        let pairs = (self.cin() / inputs * (wide(self.q) / direct.numbers())).div_ceil(32);
-        let cells = self.cells().div_ceil(at_once);
+        let pairs = self.cin() / inputs * (wide(self.q) / direct.numbers());
+        [pairs.div_ceil(32), self.cells().div_ceil(at_once)]
+    }
+
+    /// Parts of the direct weight gradient, where about so many are wanted, and pixels of each.
+    fn dw_direct_cut(&self, wanted: u64) -> (u64, u64) {
+        let part = self.pixels().div_ceil(wanted).max(1);
+        (self.pixels().div_ceil(part).max(1), part)
+    }
+
+    /// How many of them are good.
+    fn dw_direct_parts(&self, direct: Direct) -> u64 {
+        let [pairs, cells] = self.dw_direct_blocks(direct);
         // Eight blocks for each multiprocessor, but 16 pixels or more for each of a block's eight sequences.
         let wanted = (8 * PROCESSORS).div_ceil(pairs * cells).min(self.pixels().div_ceil(128));
-        let wanted = wanted.min(SCRATCH / self.weights()).max(1);
-        let part = self.pixels().div_ceil(wanted).max(1);
-        ([pairs, cells], self.pixels().div_ceil(part).max(1), part)
+        wanted.min(SCRATCH / self.weights()).max(1)
+    }
+
+    fn forward_tiles(&self) -> &'static [Tile<ForwardTile>] {
+        if self.quads() { &FORWARD } else { &FORWARD_ANY }
+    }
+
+    fn dx_tiles(&self) -> &'static [Tile<GradientTile>] {
+        if self.quads() { &DX } else { &DX_ANY }
+    }
+
+    fn dw_tiles(&self) -> &'static [Tile<GradientTile>] {
+        if self.quads() { &DW } else { &DW_ANY }
+    }
+
+    fn forward_way(&self) -> Way<ForwardTile> {
+        match self.direct(self.cout()) {
+            Some(kind) => Way::Direct(kind, 1),
+            None => Way::Tiles(self.forward_product().choose(self.forward_tiles())),
+        }
+    }
+
+    fn dx_way(&self) -> Way<GradientTile> {
+        match self.direct(self.cin()) {
+            Some(kind) => Way::Direct(kind, 1),
+            None => Way::Tiles(self.dx_product().choose(self.dx_tiles())),
+        }
+    }
+
+    fn dw_way(&self) -> Way<GradientTile> {
+        match self.direct(self.cout()) {
+            Some(kind) => Way::Direct(kind, self.dw_direct_parts(kind)),
+            None => Way::Tiles(self.dw_product().choose(self.dw_tiles())),
+        }
     }
 
     /// Elements of working memory that any of the three passes of these many images or fewer needs.
     pub fn scratch(&self) -> usize {
         let of = |n: i32| {
             let shape = ConvShape { n, ..*self };
-            let parts = |parts: u64, length: u64| if parts > 1 { parts * length } else { 0 };
-            let forward = shape.forward_product();
-            let y = match shape.direct(shape.cout()) {
-                Some(_) => 0,
-                None => parts(if shape.quads() { forward.choose(&FORWARD).parts } else { forward.choose(&FORWARD_ANY).parts }, forward.length),
-            };
-            let dx = shape.dx_product();
-            let dx = match shape.direct(shape.cin()) {
-                Some(_) => 0,
-                None => parts(if shape.quads() { dx.choose(&DX).parts } else { dx.choose(&DX_ANY).parts }, dx.length),
-            };
-            let dw = shape.dw_product();
-            let dw = match shape.direct(shape.cout()) {
-                Some(direct) => parts(shape.dw_direct(direct).1, dw.length),
-                None => parts(if shape.quads() { dw.choose(&DW).parts } else { dw.choose(&DW_ANY).parts }, dw.length),
-            };
+            let y = shape.forward_way().scratch(shape.forward_product().length);
+            let dx = shape.dx_way().scratch(shape.dx_product().length);
+            let dw = shape.dw_way().scratch(shape.weights());
             let db = ColumnSums::of(shape.pixels(), wide(shape.q));
-            y.max(dx).max(dw).max(parts(db.parts, wide(shape.q)))
+            y.max(dx).max(dw).max(of_parts(db.parts, wide(shape.q)))
         };
         (1..=self.n).map(of).max().and_then(|most| usize::try_from(most).ok()).unwrap_or(0)
     }
 
     /// y from x, weights and bias, which may be null.
-    pub fn forward(&self, gpu: &Gpu, [x, w, bias, y]: [Ptr; 4], scratch: Ptr) -> Result<()> {
-        if let Some(kind) = self.direct(self.cout()) {
-            let kernel: ForwardDirect = match kind {
-                Direct::Depthwise => direct::conv_forward_depthwise,
-                Direct::Fours => direct::conv_forward_direct,
-                Direct::Any => direct::conv_forward_direct_any,
-            };
-            let threads = wide(self.q) / kind.numbers() * self.pixels().div_ceil(WINDOWS);
-            return kernel(gpu, Launch::line(dimension(threads.div_ceil(128)), 128), x, w, bias, y, *self);
-        }
+    pub fn forward(&self, gpu: &Gpu, operands: [Ptr; 4], scratch: Ptr) -> Result<()> {
+        self.run_forward(gpu, self.forward_way(), operands, scratch)
+    }
+
+    fn run_forward(
+        &self,
+        gpu: &Gpu,
+        way: Way<ForwardTile>,
+        [x, w, bias, y]: [Ptr; 4],
+        scratch: Ptr,
+    ) -> Result<()> {
         let product = self.forward_product();
-        let choice = if self.quads() { product.choose(&FORWARD) } else { product.choose(&FORWARD_ANY) };
+        let choice = match way {
+            Way::Tiles(choice) => choice,
+            Way::Direct(kind, _) => {
+                let kernel: ForwardDirect = match kind {
+                    Direct::Depthwise => direct::conv_forward_depthwise,
+                    Direct::Fours => direct::conv_forward_direct,
+                    Direct::Any => direct::conv_forward_direct_any,
+                };
+                let threads = wide(self.q) / kind.numbers() * self.pixels().div_ceil(WINDOWS);
+                return kernel(gpu, Launch::line(dimension(threads.div_ceil(128)), 128), x, w, bias, y, *self);
+            }
+        };
         let (launch, part) = (product.launch(&choice), narrow(choice.part));
         if choice.parts == 1 {
             return (choice.tile.kernel)(gpu, launch, x, w, bias, y, *self, part);
@@ -248,20 +311,32 @@ impl ConvShape {
     }
 
     /// dx from dy and weights.
-    pub fn input_gradient(&self, gpu: &Gpu, [dy, w, dx]: [Ptr; 3], add: bool, scratch: Ptr) -> Result<()> {
-        if let Some(kind) = self.direct(self.cin()) {
-            let kernel: DxDirect = match kind {
-                Direct::Depthwise => direct::conv_dx_depthwise,
-                Direct::Fours => direct::conv_dx_direct,
-                Direct::Any => direct::conv_dx_direct_any,
-            };
-            let Product { rows, classes, .. } = self.dx_product();
-            let threads = wide(self.c) / kind.numbers() * rows.div_ceil(WINDOWS);
-            let launch = Launch::line(dimension(threads.div_ceil(128) * classes), 128);
-            return kernel(gpu, launch, dy, w, dx, *self, i32::from(add));
-        }
+    pub fn input_gradient(&self, gpu: &Gpu, operands: [Ptr; 3], add: bool, scratch: Ptr) -> Result<()> {
+        self.run_dx(gpu, self.dx_way(), operands, add, scratch)
+    }
+
+    fn run_dx(
+        &self,
+        gpu: &Gpu,
+        way: Way<GradientTile>,
+        [dy, w, dx]: [Ptr; 3],
+        add: bool,
+        scratch: Ptr,
+    ) -> Result<()> {
         let product = self.dx_product();
-        let choice = if self.quads() { product.choose(&DX) } else { product.choose(&DX_ANY) };
+        let choice = match way {
+            Way::Tiles(choice) => choice,
+            Way::Direct(kind, _) => {
+                let kernel: DxDirect = match kind {
+                    Direct::Depthwise => direct::conv_dx_depthwise,
+                    Direct::Fours => direct::conv_dx_direct,
+                    Direct::Any => direct::conv_dx_direct_any,
+                };
+                let threads = wide(self.c) / kind.numbers() * product.rows.div_ceil(WINDOWS);
+                let launch = Launch::line(dimension(threads.div_ceil(128) * product.classes), 128);
+                return kernel(gpu, launch, dy, w, dx, *self, i32::from(add));
+            }
+        };
         let (launch, part) = (product.launch(&choice), narrow(choice.part));
         if choice.parts == 1 {
             return (choice.tile.kernel)(gpu, launch, dy, w, dx, *self, part, i32::from(add));
@@ -271,20 +346,32 @@ impl ConvShape {
     }
 
     /// dw from x and dy.
-    pub fn weight_gradient(&self, gpu: &Gpu, [x, dy, dw]: [Ptr; 3], add: bool, scratch: Ptr) -> Result<()> {
-        let (kernel, launch, parts, part): (GradientTile, _, _, _) = if let Some(kind) = self.direct(self.cout()) {
-            let kernel: GradientTile = match kind {
-                Direct::Depthwise => direct::conv_dw_depthwise,
-                Direct::Fours => direct::conv_dw_direct,
-                Direct::Any => direct::conv_dw_direct_any,
-            };
-            let ([pairs, cells], parts, part) = self.dw_direct(kind);
-            let grid = [dimension(pairs), dimension(cells), dimension(parts)];
-            (kernel, Launch { grid, block: [32, 8, 1], shared: 0 }, parts, part)
-        } else {
-            let product = self.dw_product();
-            let choice = if self.quads() { product.choose(&DW) } else { product.choose(&DW_ANY) };
-            (choice.tile.kernel, product.launch(&choice), choice.parts, choice.part)
+    pub fn weight_gradient(&self, gpu: &Gpu, operands: [Ptr; 3], add: bool, scratch: Ptr) -> Result<()> {
+        self.run_dw(gpu, self.dw_way(), operands, add, scratch)
+    }
+
+    fn run_dw(
+        &self,
+        gpu: &Gpu,
+        way: Way<GradientTile>,
+        [x, dy, dw]: [Ptr; 3],
+        add: bool,
+        scratch: Ptr,
+    ) -> Result<()> {
+        let (kernel, launch, parts, part): (GradientTile, _, _, _) = match way {
+            Way::Tiles(choice) => {
+                (choice.tile.kernel, self.dw_product().launch(&choice), choice.parts, choice.part)
+            }
+            Way::Direct(kind, wanted) => {
+                let kernel: GradientTile = match kind {
+                    Direct::Depthwise => direct::conv_dw_depthwise,
+                    Direct::Fours => direct::conv_dw_direct,
+                    Direct::Any => direct::conv_dw_direct_any,
+                };
+                let ([pairs, cells], (parts, part)) = (self.dw_direct_blocks(kind), self.dw_direct_cut(wanted));
+                let grid = [dimension(pairs), dimension(cells), dimension(parts)];
+                (kernel, Launch { grid, block: [32, 8, 1], shared: 0 }, parts, part)
+            }
         };
         if parts == 1 {
             return kernel(gpu, launch, x, dy, dw, *self, narrow(part), i32::from(add));
@@ -305,7 +392,7 @@ fn period(stride: i32, dilation: i32) -> u64 {
 }
 
 impl Product {
-    fn launch<K>(&self, choice: &choose::Choice<K>) -> Launch {
+    fn launch<K>(&self, choice: &Choice<K>) -> Launch {
         let grid = [dimension(self.blocks(&choice.tile)), 1, dimension(self.groups * choice.parts)];
         Launch { grid, block: [dimension(choice.tile.threads), 1, 1], shared: 0 }
     }
