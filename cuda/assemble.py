@@ -1,4 +1,5 @@
-"""Assembles one PTX file for each GPU generation and prints a table of what each kernel takes. Fails where registers spill.
+"""Assembles one PTX file for each GPU generation and prints a table of what each kernel takes (docs/cuda-occupancy.md). Fails
+where registers spill.
 
 usage: assemble.py PTXAS OLDEST FILE SOURCE
 """
@@ -67,12 +68,13 @@ def main():
                 spilled.append(f"{source}: {name} spills {spills} bytes on sm_{generation}")
             part_of = occupancy(generation, threads.get(name, 256), registers, shared)
             rows.setdefault(name, {})[generation] = (registers, shared, part_of)
-    print(f"\n{source}: registers, bytes of static shared memory, occupancy at the block size given\n")
-    print("| kernel | threads | " + " | ".join(f"sm_{g}" for g in generations) + " |")
-    print("|---|---|" + "---|" * len(generations))
+    print(f"\n## {os.path.splitext(os.path.basename(source))[0]}\n")
+    print("| kernel | threads | shared | " + " | ".join(f"sm_{g}" for g in generations) + " |")
+    print("|---|---|---|" + "---|" * len(generations))
     for name, row in sorted(rows.items()):
-        cells = " | ".join(f"{r}, {s}, {100 * o:.0f} %" for r, s, o in (row[g] for g in generations))
-        print(f"| `{name}` | {threads.get(name, 256)} | {cells} |")
+        cells = " | ".join(f"{r}, {100 * o:.0f} %" for r, _, o in (row[g] for g in generations))
+        shared = max(s for _, s, _ in row.values())
+        print(f"| `{name}` | {threads.get(name, 256)} | {shared} | {cells} |")
     if spilled:
         sys.exit("\n".join(spilled))
 

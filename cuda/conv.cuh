@@ -14,7 +14,8 @@
 
 #pragma once
 
-// Maps are NHWC: x is [n, h, w, c], y is [n, oh, ow, q], weights are [kh, kw, c / groups, q].
+// Maps are NHWC: x is [n, h, w, c], y is [n, oh, ow, q], weights are [kh, kw, c / groups, q]. s: strides, p: padding, d:
+// dilation, down and across.
 struct ConvShape {
     int n, h, w, c, oh, ow, q, kh, kw, sh, sw, ph, pw, dh, dw, groups;
 };

@@ -8,30 +8,43 @@ use super::ParamTable;
 
 kernels! { "optim":
     /// SGD without momentum.
+    /// Grid: a block for each piece; block 256.
     pub(super) fn optim_sgd(p: Ptr, g: Ptr, pieces: Ptr, rates: Ptr);
     /// SGD with momentum.
+    /// Grid: a block for each piece; block 256.
     pub(super) fn optim_sgd_momentum(p: Ptr, a: Ptr, g: Ptr, pieces: Ptr, rates: Ptr, mu: f32, nesterov: i32);
     /// Adam and its family; `kind`: 0 m/d, 1 m, 2 with softplus(beta·d)/beta in the place of d.
+    /// Grid: a block for each piece; block 256.
     pub(super) fn optim_adam(p: Ptr, m: Ptr, v: Ptr, g: Ptr, pieces: Ptr, steps: Ptr, averages: Averages, kind: i32, beta: f32);
     /// RMSProp without momentum.
+    /// Grid: a block for each piece; block 256.
     pub(super) fn optim_rmsprop(p: Ptr, v: Ptr, g: Ptr, pieces: Ptr, rates: Ptr, keep: f32, take: f32, eps: f32);
     /// RMSProp with momentum.
+    /// Grid: a block for each piece; block 256.
     pub(super) fn optim_rmsprop_momentum(p: Ptr, v: Ptr, a: Ptr, g: Ptr, pieces: Ptr, rates: Ptr, keep: f32, take: f32, eps: f32, mu: f32, divide_first: i32);
     /// LAMB's first pass: moments, decay, and the squares of each piece.
+    /// Grid: a block for each piece; block 256.
     pub(super) fn optim_lamb_moments(p: Ptr, m: Ptr, v: Ptr, g: Ptr, pieces: Ptr, steps: Ptr, averages: Averages, debias1: f32, squares: Ptr);
     /// LAMB's rate of each piece.
+    /// Grid ⌈count/8⌉; block 256.
     pub(super) fn optim_lamb_rates(squares: Ptr, places: Ptr, count: i32, lr: Ptr, rates: Ptr);
     /// LAMB's last pass.
+    /// Grid: a block for each piece; block 256.
     pub(super) fn optim_lamb_step(p: Ptr, m: Ptr, v: Ptr, pieces: Ptr, rates: Ptr, averages: Averages, debias1: f32);
     /// slow ← slow + α·(fast − slow), fast ← slow.
+    /// Grid: a block for each piece; block 256.
     pub(super) fn optim_lookahead(fast: Ptr, slow: Ptr, pieces: Ptr, alpha: f32);
     /// average ← average + take·(value − average).
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     pub(super) fn optim_ema(averages: Ptr, values: Ptr, n: i32, take: f32);
     /// Σ g² of each piece.
+    /// Grid: a block for each piece; block 256.
     fn optim_squares(g: Ptr, pieces: Ptr, squares: Ptr);
     /// The norm of the whole gradient, and what it is to be multiplied with.
+    /// Grid 1; block 256.
     fn optim_clip_factor(squares: Ptr, count: i32, max_norm: f64, norm: Ptr, factor: Ptr);
     /// g ← factor·g.
+    /// Grid: a block for each piece; block 256.
     fn optim_clip(g: Ptr, pieces: Ptr, factor: Ptr);
 }
 

@@ -1,5 +1,6 @@
 //! The driver double in the place of NVIDIA's driver.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -8,12 +9,18 @@ const INSIDE: &str = "HANDGRAD_TEST_ON_DOUBLE";
 
 /// Runs `test`, the body of the test called `name`, in a process whose driver is the double.
 pub fn on_double(name: &str, test: impl FnOnce()) {
+    on_double_with(name, &[], test);
+}
+
+/// The same with variables in the process's environment.
+pub fn on_double_with(name: &str, variables: &[(&str, &OsStr)], test: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         return test();
     }
     let program = std::env::current_exe().expect("a test has a program");
     let mut command = Command::new(program);
     command.args(["--exact", name, "--nocapture"]).env(INSIDE, "1").env("HANDGRAD_CUDA_DRIVER", library());
+    command.envs(variables.iter().copied());
     let output = command.output().expect("the test starts again");
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");

@@ -3,6 +3,7 @@
 //! Each test restarts itself in a process of its own, whose driver is the double, so that a fault of one is not another's.
 
 mod double;
+mod kernels_page;
 mod models;
 mod ops;
 mod optim;

@@ -25,7 +25,6 @@ runs! {
     flatten_probe: "flatten-probe",
     xresnet18: "xresnet18",
     xse_resnet18: "xse_resnet18",
-    xresnet50: "xresnet50",
     twist_3x3_tied: "twist-3x3-tied",
     max_blur: "max-blur",
     bag_of_tricks: "bag-of-tricks",

@@ -10,7 +10,7 @@ use ndarray::{Array2, Array4};
 
 use super::double::on_double;
 
-const LEN: usize = 9_216;
+pub const LEN: usize = 9_216;
 
 fn table() -> ParamTable {
     let entries = [
@@ -24,7 +24,7 @@ fn table() -> ParamTable {
     ParamTable::new(entries, LEN, &rules).unwrap().decay_norm_and_bias(false)
 }
 
-fn noise(seed: u64) -> Vec<f32> {
+pub fn noise(seed: u64) -> Vec<f32> {
     let mut stream = Key::new(seed).stream();
     (0..LEN).map(|_| stream.normal() as f32).collect()
 }
@@ -42,7 +42,7 @@ fn close(what: &str, cpu: &[f32], gpu: &[f32], tolerance: f32) {
 }
 
 /// Seven steps on both, and one more of each after they exchanged their moments.
-fn compare(what: &str, make: impl Fn() -> Box<dyn Optimizer<f32>>, clip: Option<f64>, tolerance: f32) {
+fn compare(&Stepped { what, ref make, clip, tolerance }: &Stepped) {
     let gpu = Gpu::current().unwrap();
     let (mut cpu, mut device) = (make(), make());
     let (mut values, mut states) = (noise(0), noise(1)[..40].to_vec());
@@ -97,47 +97,66 @@ fn compare(what: &str, make: impl Fn() -> Box<dyn Optimizer<f32>>, clip: Option<
     drop(there);
 }
 
+/// An optimizer, the norm that its gradients are clipped to, and how near it has to come to the CPU: 0 for the same bits.
+pub struct Stepped {
+    pub what: &'static str,
+    pub make: Box<dyn Fn() -> Box<dyn Optimizer<f32>>>,
+    pub clip: Option<f64>,
+    tolerance: f32,
+}
+
+fn stepped(
+    what: &'static str,
+    clip: Option<f64>,
+    tolerance: f32,
+    make: impl Fn() -> Box<dyn Optimizer<f32>> + 'static,
+) -> Stepped {
+    Stepped { what, make: Box::new(make), clip, tolerance }
+}
+
+/// Every kernel of optimizers in use.
+pub fn optimizers() -> Vec<Stepped> {
+    let sgd = |momentum, nesterov, decay| {
+        move || Box::new(Sgd::new(SgdConfig { momentum, nesterov, decay }, table()).unwrap()) as Box<dyn Optimizer<f32>>
+    };
+    let adam = |config: AdamConfig| move || Box::new(Adam::new(config, table()).unwrap()) as Box<dyn Optimizer<f32>>;
+    let rmsprop = |momentum, divide_first| {
+        move || {
+            let config =
+                RmsPropConfig { momentum, divide_first, decay: Decay::Decoupled(0.1), ..RmsPropConfig::DEFAULT };
+            Box::new(RmsProp::new(config, table()).unwrap()) as Box<dyn Optimizer<f32>>
+        }
+    };
+    let lamb = || Box::new(Lamb::new(AdamConfig::fastai(0.1), table()).unwrap()) as Box<dyn Optimizer<f32>>;
+    let ranger = || {
+        let fast = Box::new(Adam::new(AdamConfig::ranger(0.1), table()).unwrap());
+        Box::new(Lookahead::new(fast, 3, 0.5).unwrap().with_states(40)) as Box<dyn Optimizer<f32>>
+    };
+    vec![
+        stepped("sgd", None, 0.0, sgd(0.0, false, Decay::Coupled(0.1))),
+        stepped("sgd with momentum", None, 0.0, sgd(0.9, false, Decay::Decoupled(0.1))),
+        stepped("nesterov", None, 0.0, sgd(0.9, true, Decay::Coupled(0.1))),
+        stepped("nesterov, clipped", Some(3.0), 1e-5, sgd(0.9, true, Decay::Coupled(0.1))),
+        stepped("adam", None, 0.0, adam(AdamConfig { decay: Decay::Coupled(0.1), ..AdamConfig::fastai(0.0) })),
+        stepped("adamw", None, 0.0, adam(AdamConfig::adamw(0.1))),
+        stepped("radam", None, 0.0, adam(AdamConfig { eps_before_debias: true, ..AdamConfig::radam(0.1) })),
+        stepped("sadam", None, 1e-5, adam(AdamConfig { beta: 50.0, ..AdamConfig::radam(0.1) })),
+        stepped("rmsprop", None, 0.0, rmsprop(0.0, false)),
+        stepped("rmsprop with momentum", None, 0.0, rmsprop(0.9, false)),
+        stepped("rmsprop, divided first", None, 0.0, rmsprop(0.9, true)),
+        stepped("lamb", None, 1e-5, lamb),
+        stepped("ranger", None, 0.0, ranger),
+        stepped("ranger, clipped", Some(3.0), 1e-5, ranger),
+    ]
+}
+
 #[test]
 fn every_optimizer_steps_as_on_the_cpu() {
-    on_double("optim::every_optimizer_steps_as_on_the_cpu", || {
-        let sgd = |momentum, nesterov, decay| {
-            move || {
-                Box::new(Sgd::new(SgdConfig { momentum, nesterov, decay }, table()).unwrap()) as Box<dyn Optimizer<f32>>
-            }
-        };
-        compare("sgd", sgd(0.0, false, Decay::Coupled(0.1)), None, 0.0);
-        compare("sgd with momentum", sgd(0.9, false, Decay::Decoupled(0.1)), None, 0.0);
-        compare("nesterov", sgd(0.9, true, Decay::Coupled(0.1)), None, 0.0);
-        compare("nesterov, clipped", sgd(0.9, true, Decay::Coupled(0.1)), Some(3.0), 1e-5);
-        let adam =
-            |config: AdamConfig| move || Box::new(Adam::new(config, table()).unwrap()) as Box<dyn Optimizer<f32>>;
-        compare("adam", adam(AdamConfig { decay: Decay::Coupled(0.1), ..AdamConfig::fastai(0.0) }), None, 0.0);
-        compare("adamw", adam(AdamConfig::adamw(0.1)), None, 0.0);
-        compare("radam", adam(AdamConfig { eps_before_debias: true, ..AdamConfig::radam(0.1) }), None, 0.0);
-        compare("sadam", adam(AdamConfig { beta: 50.0, ..AdamConfig::radam(0.1) }), None, 1e-5);
-        let rmsprop = |momentum, divide_first| {
-            move || {
-                let config =
-                    RmsPropConfig { momentum, divide_first, decay: Decay::Decoupled(0.1), ..RmsPropConfig::DEFAULT };
-                Box::new(RmsProp::new(config, table()).unwrap()) as Box<dyn Optimizer<f32>>
-            }
-        };
-        compare("rmsprop", rmsprop(0.0, false), None, 0.0);
-        compare("rmsprop with momentum", rmsprop(0.9, false), None, 0.0);
-        compare("rmsprop, divided first", rmsprop(0.9, true), None, 0.0);
-        let lamb = || Box::new(Lamb::new(AdamConfig::fastai(0.1), table()).unwrap()) as Box<dyn Optimizer<f32>>;
-        compare("lamb", lamb, None, 1e-5);
-        let ranger = || {
-            let fast = Box::new(Adam::new(AdamConfig::ranger(0.1), table()).unwrap());
-            Box::new(Lookahead::new(fast, 3, 0.5).unwrap().with_states(40)) as Box<dyn Optimizer<f32>>
-        };
-        compare("ranger", ranger, None, 0.0);
-        compare("ranger, clipped", ranger, Some(3.0), 1e-5);
-    });
+    on_double("optim::every_optimizer_steps_as_on_the_cpu", || optimizers().iter().for_each(compare));
 }
 
 /// Steps of a net; parameters, states and averages at the end.
-fn train<B: Backend<Elem = f32>>(keep: bool) -> Vec<Vec<f32>> {
+pub fn train<B: Backend<Elem = f32>>(keep: bool) -> Vec<Vec<f32>> {
     let graph = models::build(
         "convbnnet",
         &ModelOptions { size: 8, published: false, norm_eps: Some(1e-3), ..Default::default() },

@@ -279,7 +279,7 @@ pub unsafe extern "C" fn cuLaunchKernel(
             .map(|(i, bytes)| unsafe { std::slice::from_raw_parts((*params.add(i)).cast::<u8>().cast_const(), *bytes) })
             .collect();
         let outcome = state.device.launch(module, &f.name, launch, &args);
-        report(&f.name, launch, &outcome);
+        report(&state, &f.name, launch, &args, &outcome);
         let Err(error) = outcome else { return Ok(()) };
         let (code, broken) = code_of(&error);
         if broken {
@@ -290,8 +290,14 @@ pub unsafe extern "C" fn cuLaunchKernel(
 }
 
 /// A line of JSON for the file that the environment names.
-fn report(kernel: &str, launch: Launch, outcome: &Result<Counters, LaunchError>) {
+fn report(state: &State, kernel: &str, launch: Launch, args: &[&[u8]], outcome: &Result<Counters, LaunchError>) {
     let Some(path) = std::env::var_os("DRIVER_DOUBLE_REPORT") else { return };
+    // Of an argument that is an address: bytes from there to the end of its allocation; of others 0.
+    let room = |arg: &&[u8]| {
+        let address = <[u8; 8]>::try_from(*arg).ok().map(u64::from_le_bytes);
+        address.and_then(|address| state.device.room(address)).unwrap_or(0)
+    };
+    let rooms: Vec<usize> = args.iter().map(room).collect();
     let Launch { grid, block, shared } = launch;
     let what = match outcome {
         Ok(counters) => counters.json(),
@@ -300,8 +306,9 @@ fn report(kernel: &str, launch: Launch, outcome: &Result<Counters, LaunchError>)
             error.to_string().replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\t'], " ")
         ),
     };
-    let line =
-        format!("{{\"kernel\":\"{kernel}\",\"grid\":{grid:?},\"block\":{block:?},\"shared\":{shared},{what}}}\n");
+    let line = format!(
+        "{{\"kernel\":\"{kernel}\",\"grid\":{grid:?},\"block\":{block:?},\"shared\":{shared},\"arguments\":{args:?},\"room\":{rooms:?},{what}}}\n"
+    );
     let written = std::fs::OpenOptions::new()
         .create(true)
         .append(true)

@@ -77,6 +77,7 @@ fn start() -> Result<Mutex<State>, String> {
         threads: variable("DRIVER_DOUBLE_THREADS", default.threads)?,
         budget: variable("DRIVER_DOUBLE_BUDGET", default.budget as usize)? as u64,
         strict_downloads: variable("DRIVER_DOUBLE_STRICT", 1)? != 0,
+        distinct: std::env::var_os("DRIVER_DOUBLE_REPORT").is_some(),
     };
     Ok(Mutex::new(State {
         device: Device::new(config),

@@ -15,6 +15,9 @@ pub struct Traffic {
     pub transactions: u64,
     /// The fewest transactions that the same bytes could have taken.
     pub ideal: u64,
+    /// Of global memory: the sectors that a launch touches, each counted once, which is the least that has to be moved. Counted
+    /// where [`Config::distinct`](crate::Config::distinct) says so, else 0.
+    pub distinct: u64,
 }
 
 impl Traffic {
@@ -28,6 +31,7 @@ impl Traffic {
         self.bytes += other.bytes;
         self.transactions += other.transactions;
         self.ideal += other.ideal;
+        self.distinct += other.distinct;
     }
 }
 
@@ -114,11 +118,12 @@ impl Counters {
             ("shared_stores", &self.shared_stores),
         ];
         for (name, t) in traffic {
-            let Traffic { requests, bytes, transactions, ideal } = t;
+            let Traffic { requests, bytes, transactions, ideal, distinct } = t;
             // Writing to a String cannot fail.
             let _ = write!(
                 out,
-                ",\"{name}\":{{\"requests\":{requests},\"bytes\":{bytes},\"transactions\":{transactions},\"ideal\":{ideal}}}"
+                ",\"{name}\":{{\"requests\":{requests},\"bytes\":{bytes},\"transactions\":{transactions},\
+                 \"ideal\":{ideal},\"distinct\":{distinct}}}"
             );
         }
         let (conflicts, classes) = (self.bank_conflicts(), Class::ALL.iter().zip(self.thread_instructions));

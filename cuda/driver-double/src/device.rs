@@ -25,13 +25,22 @@ pub struct Config {
     pub budget: u64,
     /// Whether copying bytes that nothing has written to the host is an error.
     pub strict_downloads: bool,
+    /// Whether launches count the sectors that they touch, each once, which takes time and memory.
+    pub distinct: bool,
 }
 
 impl Default for Config {
     /// Compute capability 9.0, 8 GiB, all cores, 2·10⁹ instructions a warp, strict.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Config { capability: 90, memory: 8 << 30, threads, budget: 2_000_000_000, strict_downloads: true }
+        Config {
+            capability: 90,
+            memory: 8 << 30,
+            threads,
+            budget: 2_000_000_000,
+            strict_downloads: true,
+            distinct: false,
+        }
     }
 }
 
@@ -163,6 +172,11 @@ impl Device {
         self.memory.free_bytes()
     }
 
+    /// Bytes from an address to the end of the allocation that it lies in.
+    pub fn room(&self, address: u64) -> Option<usize> {
+        self.memory.locate(0, address, 1, false).ok().map(|(block, offset)| block.len - offset)
+    }
+
     /// Reserves `bytes` of device memory, which nothing has written; its address.
     pub fn alloc(&mut self, bytes: usize) -> Result<u64, MemoryError> {
         self.memory.alloc(bytes)
@@ -283,9 +297,9 @@ impl Device {
         for ((at, bytes), arg) in program.params.iter().zip(args) {
             params[*at..at + bytes].copy_from_slice(arg);
         }
-        let Config { threads, budget, .. } = self.config;
+        let Config { threads, budget, distinct, .. } = self.config;
         let memory = &self.memory;
-        exec::run(&Grid { program, memory, grid, block, dynamic_shared: shared, params, threads, budget })
+        exec::run(&Grid { program, memory, grid, block, dynamic_shared: shared, params, threads, budget, distinct })
             .map_err(LaunchError::Fault)
     }
 }

@@ -6,40 +6,58 @@ use crate::backend::cuda::{Backward, Forward, Gpu, Kernel, Launch, Ptr, int, ker
 
 kernels! { "activation":
     /// y = relu(x).
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_relu_forward(x: Ptr, y: Ptr, n: i32, slope: f32, sub: f32, maxv: f32);
     /// dx = relu′·dy, added where `add`; `kept` is what the op keeps.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_relu_backward(kept: Ptr, dy: Ptr, dx: Ptr, n: i32, add: i32, slope: f32, sub: f32, maxv: f32);
     /// y = leaky_relu(x).
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_leaky_relu_forward(x: Ptr, y: Ptr, n: i32, slope: f32, sub: f32, maxv: f32);
     /// dx = leaky_relu′·dy, added where `add`; `kept` is what the op keeps.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_leaky_relu_backward(kept: Ptr, dy: Ptr, dx: Ptr, n: i32, add: i32, slope: f32, sub: f32, maxv: f32);
     /// y = general_relu(x).
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_general_relu_forward(x: Ptr, y: Ptr, n: i32, slope: f32, sub: f32, maxv: f32);
     /// dx = general_relu′·dy, added where `add`; `kept` is what the op keeps.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_general_relu_backward(kept: Ptr, dy: Ptr, dx: Ptr, n: i32, add: i32, slope: f32, sub: f32, maxv: f32);
     /// y = mish(x).
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_mish_forward(x: Ptr, y: Ptr, n: i32, slope: f32, sub: f32, maxv: f32);
     /// dx = mish′·dy, added where `add`; `kept` is what the op keeps.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_mish_backward(kept: Ptr, dy: Ptr, dx: Ptr, n: i32, add: i32, slope: f32, sub: f32, maxv: f32);
     /// y = silu(x).
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_silu_forward(x: Ptr, y: Ptr, n: i32, slope: f32, sub: f32, maxv: f32);
     /// dx = silu′·dy, added where `add`; `kept` is what the op keeps.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_silu_backward(kept: Ptr, dy: Ptr, dx: Ptr, n: i32, add: i32, slope: f32, sub: f32, maxv: f32);
     /// y = sigmoid(x).
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_sigmoid_forward(x: Ptr, y: Ptr, n: i32, slope: f32, sub: f32, maxv: f32);
     /// dx = sigmoid′·dy, added where `add`; `kept` is what the op keeps.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_sigmoid_backward(kept: Ptr, dy: Ptr, dx: Ptr, n: i32, add: i32, slope: f32, sub: f32, maxv: f32);
     /// y = tanh(x).
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_tanh_forward(x: Ptr, y: Ptr, n: i32, slope: f32, sub: f32, maxv: f32);
     /// dx = tanh′·dy, added where `add`; `kept` is what the op keeps.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_tanh_backward(kept: Ptr, dy: Ptr, dx: Ptr, n: i32, add: i32, slope: f32, sub: f32, maxv: f32);
     /// y = gelu(x).
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_gelu_forward(x: Ptr, y: Ptr, n: i32, slope: f32, sub: f32, maxv: f32);
     /// dx = gelu′·dy, added where `add`; `kept` is what the op keeps.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_gelu_backward(kept: Ptr, dy: Ptr, dx: Ptr, n: i32, add: i32, slope: f32, sub: f32, maxv: f32);
     /// y = softplus(x).
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_softplus_forward(x: Ptr, y: Ptr, n: i32, slope: f32, sub: f32, maxv: f32);
     /// dx = softplus′·dy, added where `add`; `kept` is what the op keeps.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn activation_softplus_backward(kept: Ptr, dy: Ptr, dx: Ptr, n: i32, add: i32, slope: f32, sub: f32, maxv: f32);
 }
 

@@ -7,12 +7,16 @@ use crate::ops::max_pool::cuda::per_vector;
 
 kernels! { "pool":
     /// The mean of each cell.
+    /// Grid (images·oh·ow, ⌈c/64⌉), or ⌈c/256⌉ where c is a multiple of 4; block 256.
     fn pool_adaptive_mean_forward(x: Ptr, y: Ptr, h: i32, w: i32, c: i32, oh: i32, ow: i32);
     /// The maximum of each cell, and the pixel that has it; `winners` may be null.
+    /// Grid (images·oh·ow, ⌈c/64⌉), or ⌈c/256⌉ where c is a multiple of 4; block 256.
     fn pool_adaptive_max_forward(x: Ptr, y: Ptr, winners: Ptr, h: i32, w: i32, c: i32, oh: i32, ow: i32);
     /// dx of the mean, gathered from the cells that cover a pixel.
+    /// Grid ⌈V/256⌉, at most 65535, for V values written, or V/4 where c is a multiple of 4; block 256.
     fn pool_adaptive_mean_backward(dy: Ptr, dx: Ptr, images: i32, h: i32, w: i32, c: i32, oh: i32, ow: i32, add: i32);
     /// dx of the winners.
+    /// Grid ⌈V/256⌉, at most 65535, for V values written, or V/4 where c is a multiple of 4; block 256.
     fn pool_adaptive_max_backward(dy: Ptr, winners: Ptr, dx: Ptr, images: i32, h: i32, w: i32, c: i32, oh: i32, ow: i32, add: i32);
 }
 

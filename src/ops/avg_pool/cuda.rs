@@ -7,8 +7,10 @@ use crate::ops::max_pool::cuda::{WindowArgument, per_vector};
 
 kernels! { "pool":
     /// The mean of each window's cells on the map.
+    /// Grid ⌈V/256⌉, at most 65535, for V values written, or V/4 where c is a multiple of 4; block 256.
     fn pool_avg_forward(x: Ptr, y: Ptr, images: i32, c: i32, window: WindowArgument);
     /// dx, gathered from the windows that cover a pixel.
+    /// Grid ⌈V/256⌉, at most 65535, for V values written, or V/4 where c is a multiple of 4; block 256.
     fn pool_avg_backward(dy: Ptr, dx: Ptr, images: i32, c: i32, add: i32, window: WindowArgument);
 }
 

@@ -7,18 +7,25 @@ use crate::graph::Shape;
 
 kernels! { "norm":
     /// Means and squared deviations of each block of `chunk` pixels.
+    /// Grid (⌈pixels/chunk⌉, ⌈c/64⌉), or ⌈c/256⌉ where c is a multiple of 4; block 256.
     fn norm_moments(x: Ptr, partial: Ptr, pixels: i32, c: i32, chunk: i32);
     /// Merges them: mean and 1/√(v + ε), and the states.
+    /// Grid ⌈c/32⌉; block (32, 8).
     fn norm_finish(partial: Ptr, mean: Ptr, inverse_std: Ptr, state_mean: Ptr, state_var: Ptr, pixels: i32, c: i32, chunk: i32, momentum: f32, eps: f64, last_batch: i32);
     /// Mean and 1/√(v + ε) of the states, for an evaluation.
+    /// Grid ⌈c/256⌉; block 256.
     fn norm_constants(state_mean: Ptr, state_var: Ptr, mean: Ptr, inverse_std: Ptr, c: i32, eps: f64);
     /// y = γ·(x − mean)·inverse_std + β.
+    /// Grid (⌈pixels/chunk⌉, ⌈c/64⌉), or ⌈c/256⌉ where c is a multiple of 4; block 256.
     fn norm_apply(x: Ptr, y: Ptr, mean: Ptr, inverse_std: Ptr, gamma: Ptr, beta: Ptr, pixels: i32, c: i32, chunk: i32);
     /// Σ dy·x̂ and Σ dy of every block.
+    /// Grid (⌈pixels/chunk⌉, ⌈c/64⌉), or ⌈c/256⌉ where c is a multiple of 4; block 256.
     fn norm_backward_sums(x: Ptr, dy: Ptr, mean: Ptr, inverse_std: Ptr, partial: Ptr, pixels: i32, c: i32, chunk: i32);
     /// Adds the blocks up to dγ and dβ, and gives the coefficients that dx takes.
+    /// Grid ⌈c/32⌉; block (32, 8).
     fn norm_backward_finish(partial: Ptr, gamma: Ptr, inverse_std: Ptr, dgamma: Ptr, add_dgamma: i32, dbeta: Ptr, add_dbeta: i32, coefficients: Ptr, pixels: i32, c: i32, chunk: i32, training: i32, last_batch: i32);
     /// dx, written or added.
+    /// Grid (⌈pixels/chunk⌉, ⌈c/64⌉), or ⌈c/256⌉ where c is a multiple of 4; block 256.
     fn norm_backward_apply(x: Ptr, dy: Ptr, dx: Ptr, mean: Ptr, coefficients: Ptr, pixels: i32, c: i32, chunk: i32, add: i32);
 }
 

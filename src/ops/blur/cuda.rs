@@ -7,8 +7,10 @@ use crate::ops::max_pool::cuda::per_vector;
 
 kernels! { "pool":
     /// y of half the height and width.
+    /// Grid ⌈V/256⌉, at most 65535, for V values written, or V/4 where c is a multiple of 4; block 256.
     fn pool_blur_forward(x: Ptr, y: Ptr, images: i32, h: i32, w: i32, c: i32);
     /// dx, written or added.
+    /// Grid ⌈V/256⌉, at most 65535, for V values written, or V/4 where c is a multiple of 4; block 256.
     fn pool_blur_backward(dy: Ptr, dx: Ptr, images: i32, h: i32, w: i32, c: i32, add: i32);
 }
 

@@ -6,8 +6,10 @@ use crate::backend::cuda::{Backward, Forward, Kernel, Launch, Ptr, blocks, colum
 
 kernels! { "elementwise":
     /// y = x·s, or that added: images of `per_image` elements of `c` channels, and c factors each.
+    /// Grid (⌈per_image/1024⌉, images), at most 65535 each; block 256.
     fn elementwise_channel_scale(x: Ptr, s: Ptr, y: Ptr, images: i32, per_image: i32, c: i32, add: i32);
     /// ds\[c\] = Σ over an image's pixels of x·dy, or that added.
+    /// Grid (images, ⌈c/64⌉), or ⌈c/256⌉ where c is a multiple of 4; block 256.
     fn elementwise_channel_products(x: Ptr, dy: Ptr, ds: Ptr, pixels: i32, c: i32, add: i32);
 }
 

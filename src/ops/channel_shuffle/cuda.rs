@@ -6,6 +6,7 @@ use crate::backend::cuda::{Backward, Forward, Kernel, Ptr, int, kernels, per_one
 
 kernels! { "elementwise":
     /// y\[p, j·groups + i\] = x\[p, i·m + j\] with m = c/groups, or that added.
+    /// Grid ⌈n/256⌉, at most 65535; block 256.
     fn elementwise_channel_shuffle(x: Ptr, y: Ptr, n: i32, c: i32, groups: i32, add: i32);
 }
 

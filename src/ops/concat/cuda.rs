@@ -6,8 +6,10 @@ use crate::backend::cuda::{Backward, Forward, Kernel, Ptr, int, kernels, per_one
 
 kernels! { "elementwise":
     /// Channels `[first, first + width)` of a map of `channels` channels from a map of `width`.
+    /// Grid ⌈pixels·width/256⌉, at most 65535; block 256.
     fn elementwise_concat(x: Ptr, y: Ptr, pixels: i32, width: i32, first: i32, channels: i32);
     /// The same channels of a map as a map of their own, or that added.
+    /// Grid ⌈pixels·width/256⌉, at most 65535; block 256.
     fn elementwise_slice(x: Ptr, y: Ptr, pixels: i32, width: i32, first: i32, channels: i32, add: i32);
 }
 

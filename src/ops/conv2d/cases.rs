@@ -21,6 +21,8 @@ pub fn cases() -> Vec<Case> {
         Case::new(grouped(12, Window::square(3, 1, 1), 3), &[Shape::new(5, 4, 6)], 2),
         Case::new(grouped(33, Window::square(3, 2, 1), 33), &[Shape::new(7, 6, 33)], 2),
         Case::new(grouped(8, odd, 4), &[Shape::new(6, 7, 8)], 2),
+        // Groups whose channels go in fours.
+        Case::new(grouped(24, odd, 3), &[Shape::new(6, 7, 12)], 2),
         Case::new(Conv2d::square(56, 3, 1, 1), &[Shape::new(10, 9, 48)], 3),
         // Enough channels for minimal filtering; three units of tiles, two partial sums.
         Case::new(Conv2d::square(64, 3, 1, 1), &[Shape::new(10, 9, 48)], 9),

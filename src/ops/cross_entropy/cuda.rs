@@ -6,8 +6,10 @@ use crate::backend::cuda::{Backward, Forward, Grad, Kernel, Launch, Ptr, blocks,
 
 kernels! { "loss":
     /// The loss of each image; `log_p` and `targets`, for a backward pass, are both null where none follows.
+    /// Grid ⌈images/4⌉; block 128.
     fn loss_cross_entropy_forward(x: Ptr, t: Ptr, y: Ptr, log_p: Ptr, targets: Ptr, images: i32, classes: i32);
     /// dx and dt, each null where nobody needs it.
+    /// Grid ⌈images/4⌉; block 128.
     fn loss_cross_entropy_backward(log_p: Ptr, targets: Ptr, dy: Ptr, dx: Ptr, add_dx: i32, dt: Ptr, add_dt: i32, images: i32, classes: i32);
 }
 

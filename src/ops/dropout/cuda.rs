@@ -8,6 +8,7 @@ use crate::rng::Key;
 
 kernels! { "elementwise":
     /// y = x·mask/(1 − p), or that added: an element of an image drops where its number is below the threshold p·2⁶⁴.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn elementwise_dropout(x: Ptr, y: Ptr, n: i32, per_image: i32, key: u64, threshold: u64, factor: f32, add: i32);
 }
 

@@ -4,6 +4,7 @@ use crate::backend::cuda::{Backward, Forward, Gpu, Grad, Kernel, Ptr, int, kerne
 
 kernels! { "elementwise":
     /// y = x, or that added.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn elementwise_copy(x: Ptr, y: Ptr, n: i32, add: i32);
 }
 

@@ -8,8 +8,10 @@ use crate::ops::Window;
 
 kernels! { "pool":
     /// The maximum of each window, and the cell that has it; `winners` may be null.
+    /// Grid ⌈V/256⌉, at most 65535, for V values written, or V/4 where c is a multiple of 4; block 256.
     fn pool_max_forward(x: Ptr, y: Ptr, winners: Ptr, images: i32, c: i32, window: WindowArgument);
     /// dx of each winner, gathered from the windows that cover it.
+    /// Grid ⌈V/256⌉, at most 65535, for V values written, or V/4 where c is a multiple of 4; block 256.
     fn pool_max_backward(dy: Ptr, winners: Ptr, dx: Ptr, images: i32, c: i32, add: i32, window: WindowArgument);
 }
 

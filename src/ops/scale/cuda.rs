@@ -6,6 +6,7 @@ use crate::backend::cuda::{Backward, Forward, Kernel, Ptr, int, kernels, per_fou
 
 kernels! { "elementwise":
     /// y = factor·x, or that added.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn elementwise_scale(x: Ptr, y: Ptr, n: i32, factor: f32, add: i32);
 }
 

@@ -1,5 +1,7 @@
 //! Loads, stores, atomics and asynchronous copies, each lane's address checked.
 
+use std::collections::HashSet;
+
 use super::Scene;
 use super::shared::{Kind, passes};
 use super::warp::{Copy, Warp};
@@ -10,8 +12,14 @@ use crate::num::{flush, ones, signed};
 use crate::program::{Access, Atom, AtomKind, LOCAL_WINDOW, PARAM_WINDOW, Place, SHARED_WINDOW};
 use crate::ptx::Space;
 
-/// Counts an access to global memory in sectors of 32 bytes.
-fn count_global(traffic: &mut Traffic, addresses: &[u64; 32], lanes: u32, size: usize) {
+/// Counts an access to global memory in sectors of 32 bytes, which `touched` gathers where they are to be counted once each.
+fn count_global(
+    traffic: &mut Traffic,
+    touched: Option<&mut HashSet<u64>>,
+    addresses: &[u64; 32],
+    lanes: u32,
+    size: usize,
+) {
     let (mut sorted, mut n, mut rising) = ([0u64; 32], 0, true);
     for l in each(lanes) {
         rising &= n == 0 || addresses[l] >= sorted[n - 1];
@@ -22,15 +30,18 @@ fn count_global(traffic: &mut Traffic, addresses: &[u64; 32], lanes: u32, size: 
         sorted[..n].sort_unstable();
     }
     // Each byte once: lanes at one address share it. An access lies within one sector.
-    let (mut touched, mut distinct) = (1, 1);
+    let (mut sectors, mut distinct) = (1, 1);
     for pair in sorted[..n].windows(2) {
         distinct += u64::from(pair[0] != pair[1]);
-        touched += u64::from(pair[0] / 32 != pair[1] / 32);
+        sectors += u64::from(pair[0] / 32 != pair[1] / 32);
     }
     traffic.requests += 1;
     traffic.bytes += u64::from(lanes.count_ones()) * size as u64;
-    traffic.transactions += touched;
-    traffic.ideal += (distinct * size as u64).div_ceil(32).min(touched);
+    traffic.transactions += sectors;
+    traffic.ideal += (distinct * size as u64).div_ceil(32).min(sectors);
+    if let Some(touched) = touched {
+        touched.extend(sorted[..n].iter().map(|address| address / 32));
+    }
 }
 
 fn count_shared(traffic: &mut Traffic, addresses: &[u64; 32], lanes: u32, size: usize) {
@@ -41,6 +52,18 @@ fn count_shared(traffic: &mut Traffic, addresses: &[u64; 32], lanes: u32, size: 
     let groups = (0..32).step_by(per).filter(|first| lanes >> first & ones(per as u32) as u32 != 0).count() as u64;
     traffic.transactions += took;
     traffic.ideal += groups.min(took);
+}
+
+impl Scene<'_> {
+    fn count_load(&mut self, addresses: &[u64; 32], lanes: u32, size: usize) {
+        let touched = self.grid.distinct.then_some(&mut self.touched.loads);
+        count_global(&mut self.counters.global_loads, touched, addresses, lanes, size);
+    }
+
+    fn count_store(&mut self, addresses: &[u64; 32], lanes: u32, size: usize) {
+        let touched = self.grid.distinct.then_some(&mut self.touched.stores);
+        count_global(&mut self.counters.global_stores, touched, addresses, lanes, size);
+    }
 }
 
 impl Warp {
@@ -116,7 +139,7 @@ impl Warp {
         let mut out = [[0u64; 32]; 4];
         match space {
             Space::Global | Space::Const | Space::Generic => {
-                count_global(&mut scene.counters.global_loads, addresses, lanes, size);
+                scene.count_load(addresses, lanes, size);
                 let memory = scene.grid.memory;
                 let mut block = None;
                 for l in each(lanes) {
@@ -217,7 +240,7 @@ impl Warp {
             }
             match space {
                 Space::Global | Space::Const | Space::Generic => {
-                    count_global(&mut scene.counters.global_stores, &addresses, part, size);
+                    scene.count_store(&addresses, part, size);
                     let memory = scene.grid.memory;
                     let mut block = None;
                     for l in each(part) {
@@ -359,7 +382,7 @@ impl Warp {
         lanes: u32,
     ) -> Result<(), Trouble> {
         let (to, from) = (self.addresses(to), self.addresses(from));
-        count_global(&mut scene.counters.global_loads, &from, lanes, size);
+        scene.count_load(&from, lanes, size);
         count_shared(&mut scene.counters.shared_stores, &to, lanes, size);
         for lane in each(lanes) {
             let wanted = read.map_or(size, |r| (self.lane(r, lane) as usize).min(size));

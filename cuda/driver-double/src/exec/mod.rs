@@ -6,6 +6,7 @@ mod sync;
 mod tensor;
 mod warp;
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -27,6 +28,8 @@ pub(crate) struct Grid<'a> {
     pub params: Vec<u8>,
     pub threads: usize,
     pub budget: u64,
+    /// Whether to count the sectors that the launch touches.
+    pub distinct: bool,
 }
 
 /// Runs all blocks. The first block (by its number) that fails gives the fault.
@@ -35,6 +38,7 @@ pub(crate) fn run(grid: &Grid) -> Result<Counters, Box<Fault>> {
     let next = AtomicU64::new(0);
     let first_bad = AtomicU64::new(u64::MAX);
     let (total, worst) = (Mutex::new(Counters::default()), Mutex::new(None));
+    let touched = Mutex::new(Touched::default());
     let work = || {
         let mut block = Block::new(grid);
         loop {
@@ -51,6 +55,7 @@ pub(crate) fn run(grid: &Grid) -> Result<Counters, Box<Fault>> {
             }
         }
         total.lock().unwrap_or_else(|e| e.into_inner()).add(&block.counters);
+        touched.lock().unwrap_or_else(|e| e.into_inner()).add(block.touched);
     };
     let threads = u64::min(grid.threads.max(1) as u64, blocks);
     if threads <= 1 {
@@ -64,7 +69,27 @@ pub(crate) fn run(grid: &Grid) -> Result<Counters, Box<Fault>> {
     }
     match worst.into_inner().unwrap_or_else(|e| e.into_inner()) {
         Some((_, fault)) => Err(fault),
-        None => Ok(total.into_inner().unwrap_or_else(|e| e.into_inner())),
+        None => {
+            let mut total = total.into_inner().unwrap_or_else(|e| e.into_inner());
+            let touched = touched.into_inner().unwrap_or_else(|e| e.into_inner());
+            total.global_loads.distinct = touched.loads.len() as u64;
+            total.global_stores.distinct = touched.stores.len() as u64;
+            Ok(total)
+        }
+    }
+}
+
+/// The sectors of global memory that a launch touches.
+#[derive(Default)]
+pub(super) struct Touched {
+    pub loads: HashSet<u64>,
+    pub stores: HashSet<u64>,
+}
+
+impl Touched {
+    fn add(&mut self, other: Touched) {
+        self.loads.extend(other.loads);
+        self.stores.extend(other.stores);
     }
 }
 
@@ -74,6 +99,7 @@ struct Block<'a> {
     warps: Vec<Warp>,
     shared: Shared,
     counters: Counters,
+    touched: Touched,
     index: [u32; 3],
 }
 
@@ -82,6 +108,7 @@ pub(super) struct Scene<'a> {
     pub grid: &'a Grid<'a>,
     pub shared: &'a mut Shared,
     pub counters: &'a mut Counters,
+    pub touched: &'a mut Touched,
 }
 
 impl<'a> Block<'a> {
@@ -91,7 +118,7 @@ impl<'a> Block<'a> {
         let Program { static_shared, dynamic_at, .. } = *grid.program;
         let shared =
             Shared::new(if grid.dynamic_shared == 0 { static_shared } else { dynamic_at + grid.dynamic_shared });
-        Block { grid, warps, shared, counters: Counters::default(), index: [0; 3] }
+        Block { grid, warps, shared, counters: Counters::default(), touched: Touched::default(), index: [0; 3] }
     }
 
     fn run(&mut self, number: u64) -> Result<(), Box<Fault>> {
@@ -111,7 +138,12 @@ impl<'a> Block<'a> {
                     continue;
                 }
                 moved = true;
-                let mut scene = Scene { grid: self.grid, shared: &mut self.shared, counters: &mut self.counters };
+                let mut scene = Scene {
+                    grid: self.grid,
+                    shared: &mut self.shared,
+                    counters: &mut self.counters,
+                    touched: &mut self.touched,
+                };
                 match self.warps[w].run(&mut scene) {
                     Ok(Stop::Arrive(id)) => arrived[id] += 1,
                     Ok(_) => {}

@@ -204,6 +204,8 @@ fn counters_say_what_happened() {
     let dense = count(&mut device, 1);
     assert_eq!((dense.global_loads.requests, dense.global_loads.bytes, dense.global_loads.transactions), (2, 256, 8));
     assert_eq!((dense.global_loads.efficiency(), dense.bank_conflicts(), dense.blocks), (1.0, 0, 2));
+    // Both blocks read the same four sectors.
+    assert_eq!((dense.global_loads.distinct, dense.global_stores.distinct), (4, 0));
     let sparse = count(&mut device, 32);
     assert_eq!((sparse.global_loads.transactions, sparse.global_loads.efficiency()), (64, 0.125));
     assert_eq!(sparse.bank_conflicts(), 62);

@@ -10,7 +10,7 @@ use driver_double::{Config, Counters, Device, Launch, LaunchError, Module};
 
 /// A device that runs blocks in order.
 pub fn device() -> Device {
-    Device::new(Config { threads: 1, memory: 1 << 30, budget: 3_000_000, ..Config::default() })
+    Device::new(Config { threads: 1, memory: 1 << 30, budget: 3_000_000, distinct: true, ..Config::default() })
 }
 
 /// A module around one kernel `k` of given parameters; registers %p, %h, %r, %rd, %f, %fd are declared.
