@@ -9,8 +9,9 @@ use handgrad::graph::Shape;
 use handgrad::ops::cases::Case;
 use handgrad::ops::conformance::{Delivery, Operands, Run, run_on_device};
 use handgrad::ops::{
-    Activation, AdaptivePool, Add, AvgPool, BatchNorm, Blur, ChannelScale, ChannelShuffle, Concat, Conv2d, DropPath,
-    Dropout, Flatten, MaxPool, OpSpec, Reduce, Scale, SoftmaxCrossEntropy, Window, all_cases, cuda_kernels,
+    Activation, AdaptivePool, Add, AvgPool, BatchNorm, Blur, ChannelScale, ChannelShuffle, Concat, Conv2d, ConvTwist,
+    DropPath, Dropout, Flatten, MaxPool, OpSpec, Reduce, Scale, SelfAttention, SoftmaxCrossEntropy, Twist, Window,
+    all_cases, cuda_kernels,
 };
 use handgrad::optim::{OnDevice, Rates};
 use serde::Deserialize;
@@ -136,6 +137,10 @@ fn typical() -> Vec<Case> {
         of(Dropout { p: 0.5 }.into(), &[map]),
         of(DropPath { p: 0.2 }.into(), &[map]),
         Case::new(SoftmaxCrossEntropy, &[Shape::flat(100); 2], 256),
+        of(SelfAttention { sym: false }.into(), &[Shape::new(16, 16, 64)]),
+        of(Twist::published(64, 1).into(), &[Shape::new(16, 16, 16)]),
+        of(ConvTwist::sobel(64, 1, 4).into(), &[Shape::new(16, 16, 64)]),
+        of(ConvTwist::free(32, 1).into(), &[Shape::new(16, 16, 16)]),
     ]);
     // Each of the tiles is chosen for one of these.
     let conv = |channels, kernel, side, c, n| {
