@@ -54,8 +54,6 @@ compile() { # source, PTX
     arch=$(head -5 "$1" | sed -n 's|^// arch: \(compute_[0-9]*\).*|\1|p')
     arch=${arch:-compute_75}
     "$bin/nvcc" -ptx -arch="$arch" "$1" -o "$raw"
-    # Names of what is local to a file have a number made from the folder that the compiler runs in.
-    sed -Ei 's/(_INTERNAL_|_GLOBAL__N__)[0-9a-f]{8}_/\100000000_/g' "$raw"
     for version in $versions; do
         sed "s/^\.version .*/.version $version/" "$raw" > "$new"
         if "$bin/ptxas" -arch="${arch/compute/sm}" "$new" -o "$work/out.cubin" 2> "$work/why"; then
