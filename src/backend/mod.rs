@@ -115,7 +115,7 @@ pub trait Backend: Sized + Send + Sync + 'static {
     }
 }
 
-/// A backend whose tensors lie in the host's memory: its plans run in an [`Arena`](crate::plan::Arena).
+/// A backend whose tensors lie in the host's memory: its plans run in an [`Arena`].
 pub trait Host: Backend {
     /// This backend's implementation of `op`.
     fn kernel(op: &dyn Op) -> &dyn Kernel<Self>;

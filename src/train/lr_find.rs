@@ -199,7 +199,7 @@ impl Watch {
 /// `report` is told steps done and all. `stop` set from outside ends it.
 ///
 /// # Errors
-/// What the recipe or the dataset gets wrong; kind [`ErrorKind::Interrupted`] after `stop`.
+/// What the recipe or the dataset gets wrong; kind [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted) after `stop`.
 pub fn run<B: Backend>(
     recipe: &Recipe,
     dataset: &Arc<Dataset>,
