@@ -176,7 +176,7 @@ impl Host for Cpu {
     }
 }
 
-/// The SIMD level of kernels. A request that the machine cannot serve was an error of [`Host::check`], before any
+/// The SIMD level of kernels. A request that the machine cannot serve was an error of [`Backend::check`], before any
 /// kernel ran.
 pub(crate) fn simd_level() -> cpu::simd::Level {
     cpu::simd::Level::current().unwrap_or_else(|_| cpu::simd::Level::best())

@@ -157,6 +157,48 @@ impl Pieces {
     }
 }
 
+/// What a device keeps beside the host: nothing before the first step there. A copy has nothing of it, and is one of what the
+/// host has ([`super::Optimizer::fetch`] brings that up to date).
+pub(super) struct There<T>(Option<T>);
+
+impl<T> There<T> {
+    pub fn get(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
+
+    /// What is there, made at first.
+    pub fn or_make(&mut self, make: impl FnOnce() -> Result<T>) -> Result<&mut T> {
+        let kept = match self.0.take() {
+            Some(kept) => kept,
+            None => make()?,
+        };
+        Ok(self.0.insert(kept))
+    }
+
+    /// Forgets it: what the host has counts.
+    pub fn leave(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl<T> Default for There<T> {
+    fn default() -> Self {
+        There(None)
+    }
+}
+
+impl<T> Clone for There<T> {
+    fn clone(&self) -> Self {
+        There(None)
+    }
+}
+
+impl<T> std::fmt::Debug for There<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "on a device" } else { "on the host" })
+    }
+}
+
 /// What an optimizer keeps on a device.
 pub(super) struct Kept {
     gpu: &'static Gpu,
@@ -164,7 +206,7 @@ pub(super) struct Kept {
     pub moments: Vec<Buffer>,
     /// Each group's coefficients, three numbers each, new for every step.
     coefficients: Buffer,
-    clip: Option<Clip>,
+    clip: There<Clip>,
 }
 
 /// Working memory of clipping.
@@ -181,7 +223,7 @@ impl Kept {
             pieces: Pieces::of(gpu, table)?,
             moments: moments.iter().map(|moment| upload(gpu, moment)).collect::<Result<_>>()?,
             coefficients: Buffer::new(gpu, 3 * table.groups(0.0).count())?,
-            clip: None,
+            clip: There::default(),
         })
     }
 
@@ -199,11 +241,9 @@ impl Kept {
         }
         let Some(launch) = self.pieces.launch() else { return Ok(()) };
         let (gpu, count) = (self.gpu, self.pieces.count());
-        if self.clip.is_none() {
-            let (norm, factor) = (Buffer::new(gpu, 1)?, Buffer::new(gpu, 1)?);
-            self.clip = Some(Clip { squares: Buffer::new(gpu, count)?, norm, factor });
-        }
-        let Some(Clip { squares, norm, factor }) = &self.clip else { return Ok(()) };
+        let Clip { squares, norm, factor } = self.clip.or_make(|| {
+            Ok(Clip { squares: Buffer::new(gpu, count)?, norm: Buffer::new(gpu, 1)?, factor: Buffer::new(gpu, 1)? })
+        })?;
         optim_squares(gpu, launch, grads, self.pieces.ptr(), squares.ptr())?;
         optim_clip_factor(gpu, Launch::line(1, 256), squares.ptr(), int(count), max_norm, norm.ptr(), factor.ptr())?;
         optim_clip(gpu, launch, grads, self.pieces.ptr(), factor.ptr())

@@ -32,6 +32,7 @@ const PIECE: usize = 16 * 1024;
 /// ema.swap(&mut params)?; // and now it can be trained on
 /// # Ok::<(), handgrad::Error>(())
 /// ```
+#[derive(Clone, Debug)]
 pub struct Ema<E> {
     decay: f64,
     steps: u64,
@@ -39,7 +40,7 @@ pub struct Ema<E> {
     states: Vec<E>,
     /// The same on a device, where they follow there.
     #[cfg(feature = "cuda")]
-    device: Option<[crate::backend::cuda::Buffer; 2]>,
+    device: super::device::There<[crate::backend::cuda::Buffer; 2]>,
 }
 
 impl<E: Real> Ema<E> {
@@ -55,7 +56,7 @@ impl<E: Real> Ema<E> {
             values: params.values().to_vec(),
             states: params.states().to_vec(),
             #[cfg(feature = "cuda")]
-            device: None,
+            device: Default::default(),
         })
     }
 
@@ -91,11 +92,7 @@ impl<E: Real> Ema<E> {
         use super::device::{optim_ema, over_all, upload};
         use crate::backend::cuda::int;
         let take = self.next() as f32;
-        let kept = match self.device.take() {
-            Some(kept) => kept,
-            None => [upload(on.gpu, &self.values)?, upload(on.gpu, &self.states)?],
-        };
-        let kept = self.device.insert(kept);
+        let kept = self.device.or_make(|| Ok([upload(on.gpu, &self.values)?, upload(on.gpu, &self.states)?]))?;
         for (averages, (values, len)) in kept.iter().zip([(on.values, self.values.len()), (states, self.states.len())])
         {
             if len > 0 {
@@ -111,7 +108,7 @@ impl<E: Real> Ema<E> {
     /// What the device reports.
     pub fn fetch(&mut self) -> Result<()> {
         #[cfg(feature = "cuda")]
-        if let Some([values, states]) = &self.device {
+        if let Some([values, states]) = self.device.get() {
             super::device::download(values, &mut self.values)?;
             super::device::download(states, &mut self.states)?;
         }
@@ -120,9 +117,7 @@ impl<E: Real> Ema<E> {
 
     fn leave_device(&mut self) {
         #[cfg(feature = "cuda")]
-        {
-            self.device = None;
-        }
+        self.device.leave();
     }
 
     /// Exchanges the averages and what is in `params`: for an evaluation, and after it once more.

@@ -1,6 +1,8 @@
 //! LAMB: Adam with a rate for each parameter.
 
 use super::adam::{Averages, MOMENTS, power};
+#[cfg(feature = "cuda")]
+use super::device::There;
 use super::rule::{Core, Rule};
 use super::{AdamConfig, Decay, ParamTable, Rates};
 use crate::Result;
@@ -45,33 +47,15 @@ pub struct Lamb<E> {
     /// Each group's λ for the gradient and lr·λ for the values, in one step.
     decays: Vec<(E, E)>,
     #[cfg(feature = "cuda")]
-    device: OnDeviceToo,
+    device: There<Working>,
 }
 
-/// What a step on a device needs besides; nothing before the first one. A copy has none.
-#[cfg(feature = "cuda")]
-#[derive(Default)]
-struct OnDeviceToo(Option<Working>);
-
+/// Working memory of a step on a device.
 #[cfg(feature = "cuda")]
 struct Working {
     squares: Buffer<f64>,
     group_rates: Buffer<f64>,
     rates: Buffer,
-}
-
-#[cfg(feature = "cuda")]
-impl Clone for OnDeviceToo {
-    fn clone(&self) -> Self {
-        OnDeviceToo::default()
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl std::fmt::Debug for OnDeviceToo {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("working memory of a device")
-    }
 }
 
 impl<E: Real> Lamb<E> {
@@ -95,7 +79,7 @@ impl<E: Real> Lamb<E> {
             rates: vec![E::zero(); pieces],
             decays,
             #[cfg(feature = "cuda")]
-            device: OnDeviceToo::default(),
+            device: There::default(),
         })
     }
 
@@ -171,11 +155,10 @@ impl<E: Real> Rule for Lamb<E> {
         let steps = kept.coefficients(steps)?;
         let (Some(launch), [m, v]) = (kept.pieces.launch(), &kept.moments[..]) else { return Ok(true) };
         let (gpu, pieces, count) = (on.gpu, kept.pieces.ptr(), kept.pieces.count());
-        if self.device.0.is_none() {
-            let (squares, group_rates) = (Buffer::new(gpu, 2 * count)?, Buffer::new(gpu, group_rates.len())?);
-            self.device.0 = Some(Working { squares, group_rates, rates: Buffer::new(gpu, count)? });
-        }
-        let Some(working) = &mut self.device.0 else { return Ok(false) };
+        let working = self.device.or_make(|| {
+            let (squares, rates) = (Buffer::new(gpu, 2 * count)?, Buffer::new(gpu, count)?);
+            Ok(Working { squares, group_rates: Buffer::new(gpu, group_rates.len())?, rates })
+        })?;
         working.group_rates.upload(0, &group_rates)?;
         let (p, m, v, g, squares) = (on.values, m.ptr(), v.ptr(), on.grads, working.squares.ptr());
         optim_lamb_moments(gpu, launch, p, m, v, g, pieces, steps, averages, debias, squares)?;

@@ -4,7 +4,7 @@ use super::rule::check_moments;
 #[cfg(feature = "cuda")]
 use super::{
     OnDevice,
-    device::{Pieces, download, optim_lookahead, upload},
+    device::{Pieces, There, download, optim_lookahead, upload},
 };
 use super::{Optimizer, ParamTable, Rates};
 use crate::backend::Real;
@@ -55,7 +55,7 @@ pub struct Lookahead<E> {
     /// α of the step just made, where it was one that looks ahead.
     pulled: Option<E>,
     #[cfg(feature = "cuda")]
-    device: Option<Kept>,
+    device: There<Kept>,
 }
 
 /// What a device keeps.
@@ -88,7 +88,7 @@ impl<E: Real> Lookahead<E> {
             alpha,
             pulled: None,
             #[cfg(feature = "cuda")]
-            device: None,
+            device: There::default(),
         })
     }
 
@@ -127,9 +127,7 @@ impl<E: Real> Lookahead<E> {
     /// Forgets what a device keeps: the host's slow weights count.
     fn leave_device(&mut self) {
         #[cfg(feature = "cuda")]
-        {
-            self.device = None;
-        }
+        self.device.leave();
     }
 
     /// The slow statistics, where there are as many as `states`.
@@ -197,23 +195,17 @@ impl<E: Real> Optimizer<E> for Lookahead<E> {
     #[cfg(feature = "cuda")]
     fn step_on_device(&mut self, on: OnDevice, rates: Rates) -> Result<bool> {
         let (alpha, first) = (self.alpha_of(rates)?, self.fast.steps() == 0);
-        let kept = match self.device.take() {
-            Some(kept) => kept,
-            None => Kept {
-                pieces: Pieces::of(on.gpu, self.fast.table())?,
-                slow: upload(on.gpu, &self.slow)?,
-                states: match &self.slow_states {
-                    Some(slow) => Some((Pieces::whole(on.gpu, slow.len())?, upload(on.gpu, slow)?)),
-                    None => None,
-                },
-            },
-        };
-        let kept = self.device.insert(kept);
+        let kept = self.device.or_make(|| {
+            let states = self.slow_states.as_ref();
+            let states = states.map(|slow| Ok((Pieces::whole(on.gpu, slow.len())?, upload(on.gpu, slow)?)));
+            let pieces = Pieces::of(on.gpu, self.fast.table())?;
+            Ok(Kept { pieces, slow: upload(on.gpu, &self.slow)?, states: states.transpose()? })
+        })?;
         if first {
             crate::ops::copy_on_device(on.gpu, on.values, kept.slow.ptr(), self.slow.len())?;
         }
         if !self.fast.step_on_device(on, Rates { lookahead_alpha: None, ..rates })? {
-            self.device = None;
+            self.device.leave();
             return Ok(false);
         }
         self.pulled = None;
@@ -234,7 +226,7 @@ impl<E: Real> Optimizer<E> for Lookahead<E> {
     #[cfg(feature = "cuda")]
     fn average_states_on_device(&mut self, gpu: &'static Gpu, states: Ptr, len: usize) -> Result<()> {
         let (first, pulled) = (self.fast.steps() == 1, self.pulled);
-        let Some((pieces, slow)) = self.device.as_ref().and_then(|kept| kept.states.as_ref()) else { return Ok(()) };
+        let Some((pieces, slow)) = self.device.get().and_then(|kept| kept.states.as_ref()) else { return Ok(()) };
         match (first, pulled, pieces.launch()) {
             (true, ..) => crate::ops::copy_on_device(gpu, states, slow.ptr(), len),
             (false, Some(alpha), Some(launch)) => {
@@ -247,7 +239,7 @@ impl<E: Real> Optimizer<E> for Lookahead<E> {
     fn fetch(&mut self) -> Result<()> {
         self.fast.fetch()?;
         #[cfg(feature = "cuda")]
-        if let Some(kept) = &self.device {
+        if let Some(kept) = self.device.get() {
             download(&kept.slow, &mut self.slow)?;
             if let (Some((_, from)), Some(to)) = (&kept.states, &mut self.slow_states) {
                 download(from, to)?;

@@ -31,40 +31,14 @@ impl Decay {
 }
 
 /// An optimizer's table, its moments, and how many steps it has made.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Core<E> {
     pub table: ParamTable,
     pub steps: u64,
     names: &'static [&'static str],
     pub moments: Vec<Vec<E>>,
     #[cfg(feature = "cuda")]
-    device: OnceKept,
-}
-
-/// What a device keeps; nothing before the first step there.
-#[cfg(feature = "cuda")]
-#[derive(Default)]
-struct OnceKept(Option<super::device::Kept>);
-
-#[cfg(feature = "cuda")]
-impl std::fmt::Debug for OnceKept {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "on a device" } else { "on the host" })
-    }
-}
-
-/// A copy is one of the host's: [`Optimizer::fetch`] brings there what a device has.
-impl<E: Clone> Clone for Core<E> {
-    fn clone(&self) -> Self {
-        Core {
-            table: self.table.clone(),
-            steps: self.steps,
-            names: self.names,
-            moments: self.moments.clone(),
-            #[cfg(feature = "cuda")]
-            device: OnceKept::default(),
-        }
-    }
+    device: super::device::There<super::device::Kept>,
 }
 
 impl<E: Real> Core<E> {
@@ -77,34 +51,27 @@ impl<E: Real> Core<E> {
             names,
             moments,
             #[cfg(feature = "cuda")]
-            device: OnceKept::default(),
+            device: Default::default(),
         }
     }
 
     /// What the device keeps of it, copied there at first.
     #[cfg(feature = "cuda")]
     pub fn on_device(&mut self, gpu: &'static crate::backend::cuda::Gpu) -> Result<&mut super::device::Kept> {
-        let kept = match self.device.0.take() {
-            Some(kept) => kept,
-            None => super::device::Kept::new(gpu, &self.table, &self.moments)?,
-        };
-        Ok(self.device.0.insert(kept))
+        self.device.or_make(|| super::device::Kept::new(gpu, &self.table, &self.moments))
     }
 
     /// Brings the moments back from a device.
     #[cfg(feature = "cuda")]
     fn fetch(&mut self) -> Result<()> {
-        let Some(kept) = &self.device.0 else { return Ok(()) };
-        let pairs = kept.moments.iter().zip(&mut self.moments);
-        pairs.into_iter().try_for_each(|(from, to)| super::device::download(from, to))
+        let Some(kept) = self.device.get() else { return Ok(()) };
+        kept.moments.iter().zip(&mut self.moments).try_for_each(|(from, to)| super::device::download(from, to))
     }
 
     /// Forgets what a device keeps: the host's moments count.
     fn leave_device(&mut self) {
         #[cfg(feature = "cuda")]
-        {
-            self.device = OnceKept::default();
-        }
+        self.device.leave();
     }
 
     fn named(&self) -> Vec<(&'static str, &[E])> {

@@ -2,7 +2,7 @@
 
 use super::Dropout;
 use crate::Result;
-use crate::backend::cuda::{Backward, Forward, Gpu, Kernel, Ptr, int, kernels, per_four};
+use crate::backend::cuda::{Backward, Forward, Gpu, Kernel, Launch, Ptr, int, kernels, per_four};
 use crate::ops::flatten::cuda::copy;
 use crate::rng::Key;
 
@@ -12,27 +12,33 @@ kernels! { "elementwise":
     fn elementwise_dropout(x: Ptr, y: Ptr, n: i32, per_image: i32, key: u64, threshold: u64, factor: f32, add: i32);
 }
 
-impl Dropout {
-    /// y from x, and dx from dy, of `n` images of `len` elements.
-    fn apply(&self, gpu: &Gpu, key: Key, [x, y]: [Ptr; 2], [n, len]: [usize; 2], add: bool) -> Result<()> {
-        let (threshold, factor) = ((self.p * 2f64.powi(64)) as u64, (1.0 / (1.0 - self.p)) as f32);
-        elementwise_dropout(gpu, per_four(n * len), x, y, int(n * len), int(len), key.number(), threshold, factor, i32::from(add))
-    }
+/// A kernel with the parameters of [`elementwise_dropout`].
+pub(in crate::ops) type Drop = fn(&Gpu, Launch, Ptr, Ptr, i32, i32, u64, u64, f32, i32) -> Result<()>;
+
+/// y from x, or dx from dy, of an op that drops with probability `p` in training and keeps everything else.
+fn apply(gpu: &Gpu, drop: Drop, p: Option<f64>, key: Key, [x, y]: [Ptr; 2], [n, len]: [usize; 2], add: bool) -> Result<()> {
+    let Some(p) = p else { return copy(gpu, x, y, n * len, add) };
+    let (threshold, factor) = ((p * 2f64.powi(64)) as u64, (1.0 / (1.0 - p)) as f32);
+    drop(gpu, per_four(n * len), x, y, int(n * len), int(len), key.number(), threshold, factor, i32::from(add))
+}
+
+/// The forward pass of an op that drops by this kernel.
+pub(in crate::ops) fn forward(drop: Drop, p: f64, io: &Forward<'_>) -> Result<()> {
+    apply(io.gpu, drop, io.training.then_some(p), io.key, [io.x[0], io.y], [io.n, io.output.len()], false)
+}
+
+/// And its backward pass.
+pub(in crate::ops) fn backward(drop: Drop, p: f64, io: &Backward<'_>) -> Result<()> {
+    let Some((dx, add)) = io.dx[0].target() else { return Ok(()) };
+    apply(io.gpu, drop, io.training.then_some(p), io.key, [io.dy, dx], [io.n, io.output.len()], add)
 }
 
 impl Kernel for Dropout {
     fn forward(&self, io: &Forward<'_>) -> Result<()> {
-        if !io.training {
-            return copy(io.gpu, io.x[0], io.y, io.n * io.output.len(), false);
-        }
-        self.apply(io.gpu, io.key, [io.x[0], io.y], [io.n, io.output.len()], false)
+        forward(elementwise_dropout, self.p, io)
     }
 
     fn backward(&self, io: &Backward<'_>) -> Result<()> {
-        let Some((dx, add)) = io.dx[0].target() else { return Ok(()) };
-        if !io.training {
-            return copy(io.gpu, io.dy, dx, io.n * io.output.len(), add);
-        }
-        self.apply(io.gpu, io.key, [io.dy, dx], [io.n, io.output.len()], add)
+        backward(elementwise_dropout, self.p, io)
     }
 }
