@@ -15,7 +15,15 @@ mkdir -p "$src" "$work/results"
 git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -cf - -T - 2>/dev/null | tar -xmf - -C "$src"
 perl tests/mutants.pl tests/mutants.list "$src" "${1:-}" >"$work/jobs"
 # Whole models take long and say little about which op is wrong.
-printf 'mod conformance;\n#[allow(dead_code)]\nmod golden;\nmod known_answers;\n' >"$src/tests/library/main.rs"
+cat >"$src/tests/library/main.rs" <<'MODULES'
+mod conformance;
+#[allow(dead_code)]
+mod golden;
+mod known_answers;
+#[allow(dead_code)]
+#[path = "../pytorch/mod.rs"]
+mod pytorch;
+MODULES
 
 echo "compiling $(wc -l <"$work/jobs") mutants"
 binary=$(
