@@ -70,8 +70,8 @@ __device__ __forceinline__ void gather(T &tile, int (&outs)[T::BM], const float 
     constexpr int LANES = T::BK / VECTOR, ROWS = T::THREADS / LANES, A = T::BM / ROWS;
     constexpr int ACROSS = TRANSPOSED ? ROWS : T::BN / VECTOR, DOWN = T::THREADS / ACROSS;
     constexpr int B = TRANSPOSED ? (T::BN + ROWS - 1) / ROWS : (T::BK + DOWN - 1) / DOWN;
-    using TurnA = Turned<VECTOR, LANES>;
-    using TurnB = std::conditional_t<TRANSPOSED, TurnA, Straight>;
+    using TurnA = typename T::template Turned<VECTOR, LANES>;
+    using TurnB = std::conditional_t<TRANSPOSED, TurnA, typename T::Straight>;
     __shared__ __align__(16) float as[2][T::BK][T::BM + TurnA::PADDING], bs[2][T::BK][T::BN + TurnB::PADDING];
     // Seldom used, and registers are scarce.
     __shared__ Place places[T::BM];
@@ -133,20 +133,17 @@ __device__ __forceinline__ void gather(T &tile, int (&outs)[T::BM], const float 
 #pragma unroll
         for (int i = 0; i < A; i++)
 #pragma unroll
-            for (int l = 0; l < VECTOR; l++) as[half][lane + l][(row + i * ROWS) ^ turn] = a[i][l];
+            for (int l = 0; l < VECTOR; l++) put<T, 1>(&as[half][lane + l][(row + i * ROWS) ^ turn], &a[i][l]);
 #pragma unroll
         for (int j = 0; j < B; j++) {
             if constexpr (TRANSPOSED) {
                 int n = row + j * ROWS;
                 if (T::BN % ROWS == 0 || n < T::BN)
 #pragma unroll
-                    for (int l = 0; l < VECTOR; l++) bs[half][lane + l][n ^ turn] = b[j][l];
+                    for (int l = 0; l < VECTOR; l++) put<T, 1>(&bs[half][lane + l][n ^ turn], &b[j][l]);
             } else {
                 int r = down + j * DOWN;
-                if (T::BK % DOWN == 0 || r < T::BK) {
-                    if constexpr (VECTOR == 4) *(float4 *)&bs[half][r][across] = *(float4 *)b[j];
-                    else bs[half][r][across] = b[j][0];
-                }
+                if (T::BK % DOWN == 0 || r < T::BK) put<T, VECTOR>(&bs[half][r][across], b[j]);
             }
         }
     };

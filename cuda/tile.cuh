@@ -25,6 +25,11 @@ struct Straight {
 };
 
 template <int BM_, int BN_, int BK_, int TM_, int TN_> struct Tile {
+    // How matrices lie in shared memory, and what becomes of a number on its way there.
+    template <int V, int LANES> using Turned = ::Turned<V, LANES>;
+    using Straight = ::Straight;
+    static __device__ __forceinline__ float operand(float x) { return x; }
+
     static constexpr int BM = BM_, BN = BN_, BK = BK_, TM = TM_, TN = TN_;
     static constexpr int WARP_ROWS = 8 * TM, WARP_COLUMNS = 4 * TN, WARPS_ACROSS = BN / WARP_COLUMNS;
     static constexpr int THREADS = BM / WARP_ROWS * WARPS_ACROSS * 32;
@@ -101,6 +106,15 @@ using Tile32x64Any = Tile<32, 64, 8, 4, 4>;
 
 static_assert(Tile128x128::THREADS == 256 && Tile128x64::THREADS == 128 && Tile128x32::THREADS == 128);
 static_assert(Tile64x32::THREADS == 128 && Tile32x64::THREADS == 128);
+
+// Puts N neighbouring numbers, one or four, into a matrix of a tile T.
+template <class T, int N> __device__ __forceinline__ void put(float *to, const float *from) {
+    if constexpr (N == 4) {
+        *(float4 *)to = {T::operand(from[0]), T::operand(from[1]), T::operand(from[2]), T::operand(from[3])};
+    } else {
+        *to = T::operand(*from);
+    }
+}
 
 // Whether rows of `width` numbers from `base` on, in parts of `part`, can be written four at a time.
 __device__ __forceinline__ bool in_quads(const float *base, int width, int part) {
