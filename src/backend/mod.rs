@@ -5,6 +5,7 @@ pub mod cpu;
 pub mod cuda;
 mod elementary;
 pub mod parallel;
+mod precision;
 
 use std::fmt::{Debug, Display};
 use std::iter::Sum;
@@ -17,8 +18,9 @@ use crate::ops::{Kernel, Op};
 use crate::plan::{Arena, Machine};
 
 #[cfg(feature = "cuda")]
-pub use cuda::Cuda;
+pub use cuda::{Cuda, CudaTf32};
 pub use elementary::Elementary;
+pub use precision::Precision;
 
 /// The numbers a host backend computes with.
 pub trait Real: ndarray::NdFloat + Elementary + Default + Sum + Display + Debug + Send + Sync {
@@ -97,6 +99,8 @@ pub trait Backend: Sized + Send + Sync + 'static {
     type Machine: Machine<Self>;
     /// The name that `--backend` takes.
     const NAME: &'static str;
+    /// The precision of the recipes that it runs.
+    const PRECISION: Precision = Precision::F32;
     /// Elements of working memory that either pass of `op` needs for up to `n` images; `None` where this backend does not
     /// have the op.
     fn scratch(op: &dyn Op, inputs: &[Shape], output: Shape, n: usize) -> Option<usize>;

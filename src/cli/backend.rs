@@ -1,11 +1,11 @@
-//! `--backend` and `--threads`, which several subcommands share.
+//! `--backend`, `--precision` and `--threads`, which several subcommands share.
 
 use std::str::FromStr;
 
 #[cfg(feature = "cuda")]
 use crate::backend::Cuda;
-use crate::backend::{Backend as _, Cpu, Reference};
-use crate::{Result, infer};
+use crate::backend::{Backend as _, Cpu, Precision, Reference};
+use crate::{Error, ErrorKind, Result, infer};
 
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,29 +14,36 @@ pub enum Backend {
     Reference,
     /// f32 on CPU threads.
     Cpu,
-    /// f32 on the GPU of this number.
+    /// f32, or tf32 in products, on the GPU of this number.
     #[cfg(feature = "cuda")]
     Cuda(u32),
 }
 
-/// Evaluates an expression with the type that a [`Backend`] stands for; a GPU is opened before.
+/// Evaluates an expression with the type that a [`Backend`] and a precision stand for; a GPU is opened before.
 macro_rules! on_backend {
-    ($backend:expr, $type:ident => $value:expr) => {
-        match $backend {
-            $crate::cli::backend::Backend::Cpu => {
+    (($backend:expr, $precision:expr), $type:ident => $value:expr) => {
+        $backend.check($precision).and_then(|()| match ($backend, $precision) {
+            ($crate::cli::backend::Backend::Cpu, _) => {
                 type $type = $crate::backend::Cpu;
                 $value
             }
-            $crate::cli::backend::Backend::Reference => {
+            ($crate::cli::backend::Backend::Reference, _) => {
                 type $type = $crate::backend::Reference;
                 $value
             }
             #[cfg(feature = "cuda")]
-            $crate::cli::backend::Backend::Cuda(index) => $crate::backend::cuda::Gpu::open(index).and_then(|_| {
+            ($crate::cli::backend::Backend::Cuda(index), $crate::backend::Precision::Tf32) => {
+                $crate::backend::cuda::Gpu::open(index).and_then(|_| {
+                    type $type = $crate::backend::CudaTf32;
+                    $value
+                })
+            }
+            #[cfg(feature = "cuda")]
+            ($crate::cli::backend::Backend::Cuda(index), _) => $crate::backend::cuda::Gpu::open(index).and_then(|_| {
                 type $type = $crate::backend::Cuda;
                 $value
             }),
-        }
+        })
     };
 }
 pub(super) use on_backend;
@@ -50,6 +57,30 @@ impl Backend {
             #[cfg(feature = "cuda")]
             Backend::Cuda(_) => Cuda::NAME,
         }
+    }
+
+    /// The precisions that it has.
+    pub fn precisions(self) -> &'static [Precision] {
+        match self {
+            Backend::Reference | Backend::Cpu => &[Precision::F32],
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(_) => &[Precision::F32, Precision::Tf32],
+        }
+    }
+
+    /// Whether it has a precision.
+    ///
+    /// # Errors
+    /// Kind [`ErrorKind::Usage`] where it does not.
+    pub fn check(self, precision: Precision) -> Result<()> {
+        let all = self.precisions();
+        if all.contains(&precision) {
+            return Ok(());
+        }
+        let names: Vec<String> = all.iter().map(Precision::to_string).collect();
+        Err(Error::new(ErrorKind::Usage, "--precision", precision)
+            .expected(format!("{} with --backend {}", names.join(" or "), self.name()))
+            .hint("every backend has f32; a GPU, with --backend cuda, has tf32, too"))
     }
 }
 

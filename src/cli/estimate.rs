@@ -9,7 +9,7 @@ use super::backend::{Backend, in_pool, on_backend, threads};
 use super::out;
 use super::train::stop_on_signals;
 use crate::Result;
-use crate::recipe::Recipe;
+use crate::recipe::{Precision, Recipe};
 use crate::train::estimate::{Estimate, estimate};
 use crate::train::open_dataset;
 
@@ -31,6 +31,9 @@ pub struct Args {
     /// reference, cpu or cuda[:N].
     #[arg(long, default_value = "cpu")]
     backend: Backend,
+    /// f32, or tf32 with --backend cuda; the recipe's by default.
+    #[arg(long, value_name = "P")]
+    precision: Option<Precision>,
     /// Threads; all cores by default.
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
@@ -46,11 +49,12 @@ pub fn run(args: Args) -> Result<()> {
     let stop = stop_on_signals()?;
     let mut recipe = Recipe::load(&args.recipe)?;
     args.set.iter().try_for_each(|assignment| recipe.set(assignment))?;
+    recipe.train.precision = args.precision.unwrap_or(recipe.train.precision);
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(args.steps.into()) } else { ProgressBar::hidden() };
     let measured = in_pool(args.threads, || {
         let (_, dataset) = open_dataset(&recipe.data.dataset, args.data.as_deref(), |text| out::note(text))?;
         let show = |done: usize| bar.set_position(done as u64);
-        on_backend!(args.backend, B => estimate::<B>(&recipe, &dataset, args.steps as usize, &stop, show))
+        on_backend!((args.backend, recipe.train.precision), B => estimate::<B>(&recipe, &dataset, args.steps as usize, &stop, show))
     });
     bar.finish_and_clear();
     let measured = measured?;

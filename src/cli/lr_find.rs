@@ -11,7 +11,7 @@ use super::out;
 use super::train::stop_on_signals;
 use crate::Result;
 use crate::io::plot::{Colour, Panel, Series, panels};
-use crate::recipe::Recipe;
+use crate::recipe::{Precision, Recipe};
 use crate::train::lr_find::{self, LrCurve, LrRule};
 use crate::train::open_dataset;
 
@@ -40,9 +40,12 @@ pub struct Args {
     /// What every random number follows from.
     #[arg(long, value_name = "N", value_parser = NonEmptyStringValueParser::new())]
     seed: Option<String>,
-    /// reference (f64, slow, the truth) or cpu.
+    /// reference (f64, slow, the truth), cpu or cuda[:N].
     #[arg(long, default_value = "cpu")]
     backend: Backend,
+    /// f32, or tf32 with --backend cuda; the recipe's by default.
+    #[arg(long, value_name = "P")]
+    precision: Option<Precision>,
     /// Threads; all cores by default. The result does not depend on it.
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
@@ -63,6 +66,7 @@ pub fn run(args: Args) -> Result<()> {
             recipe.set_by(flag, key, value)?;
         }
     }
+    recipe.train.precision = args.precision.unwrap_or(recipe.train.precision);
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let show = |done: usize, all: usize| {
         bar.set_length(all as u64);
@@ -70,7 +74,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let curve = in_pool(args.threads, || {
         let (_, dataset) = open_dataset(&recipe.data.dataset, args.data.as_deref(), |text| out::note(text))?;
-        on_backend!(args.backend, B => lr_find::run::<B>(&recipe, &dataset, args.rule, &stop, show))
+        on_backend!((args.backend, recipe.train.precision), B => lr_find::run::<B>(&recipe, &dataset, args.rule, &stop, show))
     });
     bar.finish_and_clear();
     let curve = curve?;

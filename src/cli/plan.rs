@@ -4,7 +4,7 @@ use super::backend::Backend;
 use super::out;
 use crate::backend::{Cpu, Reference};
 use crate::plan::{Mode, Plan, Speed};
-use crate::recipe::Recipe;
+use crate::recipe::{Precision, Recipe};
 use crate::{Error, Result};
 
 #[derive(clap::Args)]
@@ -27,6 +27,9 @@ pub struct Args {
     /// reference, cpu or cuda.
     #[arg(long, default_value = "cpu")]
     backend: Backend,
+    /// f32, or tf32 with --backend cuda; the recipe's by default.
+    #[arg(long, value_name = "P")]
+    precision: Option<Precision>,
     /// What the steps take at least, by op, on a machine of so many operations and bytes per second: h100, a100, t4, or two
     /// numbers.
     #[arg(long, value_name = "FLOPS,BYTES", value_parser = speed)]
@@ -57,12 +60,16 @@ pub fn run(args: Args) -> Result<()> {
         PlanMode::Eval => Mode::Eval,
         PlanMode::Infer => Mode::Infer,
     };
+    let precision = args.precision.unwrap_or(recipe.train.precision);
+    args.backend.check(precision)?;
     // A plan needs no GPU.
-    let plan = match args.backend {
-        Backend::Cpu => Plan::compile::<Cpu>(&graph, batch, mode),
-        Backend::Reference => Plan::compile::<Reference>(&graph, batch, mode),
+    let plan = match (args.backend, precision) {
+        (Backend::Cpu, _) => Plan::compile::<Cpu>(&graph, batch, mode),
+        (Backend::Reference, _) => Plan::compile::<Reference>(&graph, batch, mode),
         #[cfg(feature = "cuda")]
-        Backend::Cuda(_) => Plan::compile::<crate::backend::Cuda>(&graph, batch, mode),
+        (Backend::Cuda(_), Precision::Tf32) => Plan::compile::<crate::backend::CudaTf32>(&graph, batch, mode),
+        #[cfg(feature = "cuda")]
+        (Backend::Cuda(_), _) => Plan::compile::<crate::backend::Cuda>(&graph, batch, mode),
     }?;
     match args.roofline.map(|speed| plan.roofline(speed)) {
         Some(roofline) if args.json => out::json(&roofline),

@@ -48,7 +48,7 @@ pub struct Args {
     /// reference (f64, slow, the truth), cpu (the default) or cuda[:N].
     #[arg(long)]
     backend: Option<Backend>,
-    /// f32, bf16, tf32, fp16 or int8; a backend may lack some.
+    /// f32, or tf32 with --backend cuda; no backend has bf16, fp16 or int8 yet.
     #[arg(long, value_name = "P", value_parser = NonEmptyStringValueParser::new())]
     precision: Option<String>,
     /// Minutes between checkpoints inside an epoch; 0 writes them at epoch ends alone.
@@ -221,9 +221,11 @@ fn train_in_folder(args: &Args, run: Run, stop: &AtomicBool) -> Result<(Job, Rep
     let what = format!("{}: {}\ndata:  {data}\nrun:   {path}", recipe.name, recipe.title);
     let job = Job { recipe, dataset, folder, resume, other_simd: args.other_simd, from };
     let say = |text| say(args.json, text);
-    let mut view = View::new(what, &say);
-    let report =
-        in_pool(args.threads, || on_backend!(backend, B => train::run::<B>(&job, stop, |event| view.show(&event))));
+    let (mut view, precision) = (View::new(what, &say), job.recipe.train.precision);
+    let report = in_pool(
+        args.threads,
+        || on_backend!((backend, precision), B => train::run::<B>(&job, stop, |event| view.show(&event))),
+    );
     view.bar.finish_and_clear();
     report.map(|report| (job, report))
 }

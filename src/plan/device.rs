@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::{DxPlace, Mode, Pass, Place, Plan, Step};
+use crate::backend::Precision;
 use crate::backend::cuda::{Backward, Forward, Gpu, Grad, Kernel, ParamGrad, Ptr};
 use crate::graph::{Node, NodeId};
 use crate::params::Params;
@@ -13,6 +14,7 @@ use crate::{Error, ErrorKind, Result};
 /// Where on the device a run's tensors begin.
 pub(crate) struct Bases<'a> {
     pub gpu: &'a Gpu,
+    pub precision: Precision,
     pub images: Ptr,
     pub targets: Ptr,
     pub arena: Ptr,
@@ -98,6 +100,7 @@ impl Plan {
     ) -> Result<()> {
         kernel(node)?.forward(&Forward {
             gpu: bases.gpu,
+            precision: bases.precision,
             training: self.mode == Mode::Train,
             key: bases.key.with(step.node as u64),
             n: bases.n,
@@ -128,6 +131,7 @@ impl Plan {
         });
         kernel(node)?.backward(&Backward {
             gpu: bases.gpu,
+            precision: bases.precision,
             training: self.mode == Mode::Train,
             key: bases.key.with(step.node as u64),
             n: bases.n,

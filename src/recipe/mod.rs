@@ -34,7 +34,9 @@ pub use model::ModelRecipe;
 pub use optimizer::{AdamKeys, DecayKind, GroupRecipe, LookaheadKeys, Method, MuonKeys, OptimizerRecipe, RAdamKeys};
 pub use phase::{Length, Phase};
 pub use suggest::nearest;
-pub use train::{Precision, TrainRecipe, Tta};
+pub use train::{TrainRecipe, Tta};
+
+pub use crate::backend::Precision;
 
 use crate::optim::Rates;
 use crate::schedule::Position;

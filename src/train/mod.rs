@@ -173,10 +173,7 @@ struct Setup<B: Backend> {
 
 impl<B: Backend> Setup<B> {
     fn new(recipe: &Recipe, dataset: &Arc<Dataset>) -> Result<Self> {
-        if recipe.train.precision != recipe::Precision::F32 {
-            let e = Error::new(ErrorKind::Usage, "--precision", recipe.train.precision);
-            return Err(e.expected(format!("f32 with --backend {}", B::NAME)));
-        }
+        recipe.train.precision.check::<B>()?;
         let size = recipe.data.size as usize;
         let classes = dataset.classes().len();
         let outputs = recipe.model.outputs(classes);

@@ -24,8 +24,14 @@ epochs = 2
 "#;
 
 fn handgrad(place: &Path, arguments: &str, driver: &Path) -> Output {
+    handgrad_on(place, arguments, driver, "80")
+}
+
+/// On a GPU of another compute capability, times ten.
+fn handgrad_on(place: &Path, arguments: &str, driver: &Path, capability: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_handgrad"));
     command.args(arguments.split_whitespace()).current_dir(place).env("HANDGRAD_CUDA_DRIVER", driver);
+    command.env("DRIVER_DOUBLE_CAPABILITY", capability);
     command.output().unwrap()
 }
 
@@ -65,6 +71,46 @@ fn training_on_a_gpu_comes_to_the_losses_of_the_cpu_and_each_goes_on_where_the_o
     }
     let environment = std::fs::read_to_string(place.path().join("gpu/run.json")).unwrap();
     assert!(environment.contains("\"cuda\""), "{environment}");
+}
+
+#[test]
+fn tensor_cores_are_asked_for_and_only_where_they_are() {
+    let (place, double) = (place(), library());
+    let fails = |arguments: &str, capability: &str, code: i32, parts: &[&str]| {
+        let output = handgrad_on(place.path(), arguments, &double, capability);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments}: {said}");
+        for part in parts {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    };
+    let train = "train tiny.toml --epochs 1 --backend cuda --precision tf32 --out tf32";
+    let turing = ["--precision tf32", "cuda:0", "compute capability 7.5", "8.0 or later", "--precision f32"];
+    fails(train, "75", 1, &turing);
+    fails("bench tiny.toml --backend cuda --precision tf32", "75", 1, &turing);
+    fails("train tiny.toml --precision tf32 --out cpu", "80", 2, &["tf32", "f32 with --backend cpu", "--backend cuda"]);
+    fails(
+        "train tiny.toml --backend cuda --precision bf16 --out b",
+        "80",
+        2,
+        &["bf16", "f32 or tf32 with --backend cuda"],
+    );
+    fails("bench tiny.toml --compare cpu,reference --precision tf32", "80", 2, &["tf32", "f32 with --backend cpu"]);
+
+    let output = handgrad(place.path(), train, &double);
+    assert!(output.status.success(), "{}", text(&output));
+    let recipe = std::fs::read_to_string(place.path().join("tf32/recipe.toml")).unwrap();
+    assert!(recipe.contains("precision = \"tf32\""), "{recipe}");
+    fails("train --out tf32 --resume --backend cpu", "80", 2, &["tf32", "f32 with --backend cpu"]);
+
+    // A plan needs no GPU.
+    let plan = |precision: &str| {
+        let output =
+            handgrad(place.path(), &format!("plan tiny.toml --backend cuda{precision}"), Path::new("/nowhere"));
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output)
+    };
+    assert_eq!(plan(" --precision tf32").lines().count(), plan("").lines().count());
 }
 
 #[test]

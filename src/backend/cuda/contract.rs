@@ -4,6 +4,7 @@ use arrayvec::ArrayVec;
 
 use super::{Gpu, Ptr};
 use crate::Result;
+use crate::backend::Precision;
 use crate::graph::Shape;
 use crate::ops::{MAX_INPUTS, MAX_PARAMS};
 use crate::rng::Key;
@@ -14,7 +15,7 @@ use crate::rng::Key;
 /// and begins at a multiple of 64 bytes.
 pub trait Kernel: Sync {
     /// Elements of working memory that either pass needs for up to `n` images.
-    fn scratch(&self, _inputs: &[Shape], _output: Shape, _n: usize) -> usize {
+    fn scratch(&self, _inputs: &[Shape], _output: Shape, _n: usize, _precision: Precision) -> usize {
         0
     }
 
@@ -35,6 +36,8 @@ pub trait Kernel: Sync {
 pub struct Forward<'a> {
     /// The device.
     pub gpu: &'a Gpu,
+    /// The arithmetic of convolutions and linear layers.
+    pub precision: Precision,
     /// A training pass: updates state, drops out.
     pub training: bool,
     /// Names the randomness of this node in this step.
@@ -63,6 +66,8 @@ pub struct Forward<'a> {
 pub struct Backward<'a> {
     /// The device.
     pub gpu: &'a Gpu,
+    /// The arithmetic of convolutions and linear layers.
+    pub precision: Precision,
     /// Whether the forward pass was one of training.
     pub training: bool,
     /// The key that the forward pass had.

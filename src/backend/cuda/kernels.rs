@@ -114,6 +114,7 @@ modules![
     "conv",
     "conv_backward",
     "conv_direct",
+    "conv_tf32",
     "conv_twist",
     "elementwise",
     "loss",

@@ -2,7 +2,8 @@
 
 use ndarray::ArrayView2;
 
-use super::{Buffer, Cuda, Gpu};
+use super::{Buffer, Gpu};
+use crate::backend::{Backend, Precision};
 use crate::optim::{OnDevice, Update};
 use crate::params::Params;
 use crate::plan::{Bases, Input, Look, Machine, Mode, Plan};
@@ -14,6 +15,7 @@ use crate::{Error, ErrorKind, Result};
 /// is copied back at once, or, where the training loop says so ([`Machine::keep`]), when it is asked for.
 pub struct CudaMachine {
     gpu: &'static Gpu,
+    precision: Precision,
     arena: Buffer,
     values: Buffer,
     grads: Buffer,
@@ -56,6 +58,7 @@ impl CudaMachine {
     fn bases<'a>(&self, input: Input<'_, f32>, params: &'a Params<f32>) -> Bases<'a> {
         Bases {
             gpu: self.gpu,
+            precision: self.precision,
             images: self.inputs.ptr(),
             targets: self.inputs.ptr().at(start_of_targets(input.images.len())),
             arena: self.arena.ptr(),
@@ -88,13 +91,14 @@ fn start_of_targets(images: usize) -> usize {
     images.next_multiple_of(16)
 }
 
-impl Machine<Cuda> for CudaMachine {
+impl<B: Backend<Elem = f32, Machine = CudaMachine>> Machine<B> for CudaMachine {
     fn new(len: usize, params: &Params<f32>) -> Result<Self> {
         let gpu = Gpu::current()?;
         let mut grads = Buffer::new(gpu, params.grads().len())?;
         grads.fill(0..params.grads().len(), 0.0)?;
         Ok(CudaMachine {
             gpu,
+            precision: B::PRECISION,
             arena: Buffer::new(gpu, len)?,
             values: Buffer::new(gpu, params.values().len())?,
             grads,
@@ -142,14 +146,14 @@ impl Machine<Cuda> for CudaMachine {
         if !here || !optimizer.step_on_device(on, rates)? {
             // The gradients were clipped on the way here, or not at all.
             let clip_norm = clip_norm.filter(|_| !here);
-            self.fetch(params)?;
+            Machine::<B>::fetch(self, params)?;
             Update { optimizer, rates, clip_norm, ema, last }.on_host(params)?;
             self.params_changed = true;
             return Ok(());
         }
         optimizer.average_states_on_device(self.gpu, self.states.ptr(), params.states().len())?;
         if last {
-            self.fetch(params)?;
+            Machine::<B>::fetch(self, params)?;
             optimizer.fetch()?;
             let (values, states) = params.values_and_states_mut();
             optimizer.finish(values, states)?;
@@ -157,7 +161,7 @@ impl Machine<Cuda> for CudaMachine {
             self.states.upload(0, params.states())?;
         }
         ema.map_or(Ok(()), |ema| ema.update_on_device(on, self.states.ptr()))?;
-        if self.keep { Ok(()) } else { self.fetch(params) }
+        if self.keep { Ok(()) } else { Machine::<B>::fetch(self, params) }
     }
 
     fn forward(

@@ -45,10 +45,10 @@ pub(crate) use kernels::{blocks, columns, int, kernels, per_four, per_one};
 pub use machine::CudaMachine;
 pub use memory::Buffer;
 
-use crate::Result;
-use crate::backend::Backend;
+use crate::backend::{Backend, Precision};
 use crate::graph::Shape;
 use crate::ops::Op;
+use crate::{Error, ErrorKind, Result};
 
 /// f32 on an NVIDIA GPU: the one that was opened ([`Gpu::open`]), else the first.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Backend for Cuda {
     const NAME: &'static str = "cuda";
 
     fn scratch(op: &dyn Op, inputs: &[Shape], output: Shape, n: usize) -> Option<usize> {
-        op.cuda().map(|kernel| kernel.scratch(inputs, output, n))
+        op.cuda().map(|kernel| kernel.scratch(inputs, output, n, Self::PRECISION))
     }
 
     fn from_f32<'a>(values: &'a [f32], _buffer: &'a mut Vec<f32>) -> &'a [f32] {
@@ -69,5 +69,41 @@ impl Backend for Cuda {
 
     fn check() -> Result<()> {
         Gpu::current().map(drop)
+    }
+}
+
+/// [`Cuda`] with convolutions and linear layers on tensor cores: their operands are rounded to tf32, f32 with 10 bits of
+/// mantissa, while they are multiplied. Sums, and all that memory holds, stay f32. Needs compute capability 8.0.
+#[derive(Debug)]
+pub enum CudaTf32 {}
+
+/// The first GPUs with tensor cores for tf32, Ampere's.
+const TF32_CAPABILITY: (i32, i32) = (8, 0);
+
+impl Backend for CudaTf32 {
+    type Elem = f32;
+    type Machine = CudaMachine;
+    const NAME: &'static str = Cuda::NAME;
+    const PRECISION: Precision = Precision::Tf32;
+
+    fn scratch(op: &dyn Op, inputs: &[Shape], output: Shape, n: usize) -> Option<usize> {
+        op.cuda().map(|kernel| kernel.scratch(inputs, output, n, Self::PRECISION))
+    }
+
+    fn from_f32<'a>(values: &'a [f32], buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        Cuda::from_f32(values, buffer)
+    }
+
+    fn check() -> Result<()> {
+        let Info { index, name, capability, .. } = Gpu::current()?.info();
+        if *capability >= TF32_CAPABILITY {
+            return Ok(());
+        }
+        let (major, minor) = capability;
+        let found = format!("cuda:{index}, {name}, has compute capability {major}.{minor}");
+        let (major, minor) = TF32_CAPABILITY;
+        Err(Error::new(ErrorKind::Unsupported, "--precision tf32", found)
+            .expected(format!("a GPU with tensor cores for tf32: compute capability {major}.{minor} or later"))
+            .hint("take --precision f32, or another GPU with --backend cuda:N"))
     }
 }

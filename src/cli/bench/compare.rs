@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::setup::{Contestant, Setup};
 use super::{Args, Measured};
-use crate::backend::Real;
+use crate::backend::{Precision, Real};
 use crate::cli::backend::{Backend, in_pool, on_backend};
 use crate::cli::out;
 use crate::{Error, ErrorKind, Result};
@@ -34,8 +34,17 @@ pub fn run(args: &Args) -> Result<()> {
         let e = Error::new(ErrorKind::Usage, "--compare", "one backend");
         return Err(e.expected("two or more, such as reference,cpu"));
     }
+    let wanted = args.recipe()?.train.precision;
+    // One of them has it; the others are what it is held against.
+    let has_it = |backend: &Backend| backend.precisions().contains(&wanted);
+    if !args.compare.iter().any(has_it) {
+        args.compare[0].check(wanted)?;
+    }
     let probed = in_pool(args.threads, || {
-        let probe = |backend: &Backend| on_backend!(*backend, B => probe(Setup::<B>::new(args)?, args));
+        let probe = |backend: &Backend| {
+            let precision = if has_it(backend) { wanted } else { Precision::F32 };
+            on_backend!((*backend, precision), B => probe(Setup::<B>::new(args)?, args))
+        };
         args.compare.iter().map(probe).collect::<Result<Vec<_>>>()
     })?;
     let first = &probed[0];
@@ -90,7 +99,7 @@ fn print(compared: &[Compared]) -> Result<()> {
         let rate = |ours: f64, theirs: f64| format!("{ours:>12.1} ×{:<7.4}", ours / theirs);
         out::line(format!(
             "{:10}{}  {}  {:>12.3} ×{:<7.4} {loss_difference:>8.1e}  {gradient_difference:>8.1e} {gradient}",
-            measured.backend,
+            measured.name(),
             rate(measured.train_images_per_second, first.train_images_per_second),
             rate(measured.infer_images_per_second, first.infer_images_per_second),
             measured.latency_ms,

@@ -30,12 +30,12 @@ pub struct Args {
     /// Height and width of the images, in pixels; the recipe's by default.
     #[arg(long)]
     size: Option<usize>,
-    /// reference or cpu.
+    /// reference, cpu or cuda[:N].
     #[arg(long, default_value = "cpu")]
     backend: Backend,
-    /// f32.
-    #[arg(long, default_value = "f32")]
-    precision: Precision,
+    /// f32, or tf32 with --backend cuda; the recipe's by default. With --compare, backends that lack it run in f32.
+    #[arg(long, value_name = "P")]
+    precision: Option<Precision>,
     /// Threads; all cores by default.
     #[arg(long, value_parser = threads)]
     threads: Option<usize>,
@@ -66,10 +66,11 @@ pub struct Args {
 }
 
 impl Args {
-    /// The recipe with `--set` applied.
+    /// The recipe with `--set` and `--precision` applied.
     fn recipe(&self) -> Result<Recipe> {
         let mut recipe = Recipe::load(&self.recipe)?;
         self.set.iter().try_for_each(|assignment| recipe.set(assignment))?;
+        recipe.train.precision = self.precision.unwrap_or(recipe.train.precision);
         Ok(recipe)
     }
 }
@@ -79,6 +80,7 @@ impl Args {
 struct Measured {
     recipe: String,
     backend: &'static str,
+    precision: Precision,
     batch: usize,
     size: usize,
     threads: usize,
@@ -95,10 +97,15 @@ struct Measured {
     loss: f64,
 }
 
-pub fn run(args: Args) -> Result<()> {
-    if args.precision != Precision::F32 {
-        return Err(Error::new(ErrorKind::Usage, "--precision", args.precision).expected("f32 on this backend"));
+impl Measured {
+    /// The backend, and its precision where that is not the usual one.
+    fn name(&self) -> String {
+        let Measured { backend, precision, .. } = self;
+        if *precision == Precision::F32 { (*backend).to_owned() } else { format!("{backend} {precision}") }
     }
+}
+
+pub fn run(args: Args) -> Result<()> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
         return Err(Error::new(ErrorKind::Usage, "--seconds", args.seconds).expected("above 0, at most 3600"));
     }
@@ -108,12 +115,14 @@ pub fn run(args: Args) -> Result<()> {
     if !args.compare.is_empty() {
         return compare::run(&args);
     }
+    let precision = args.recipe()?.train.precision;
     if args.layers {
-        let profile = |args: &Args| on_backend!(args.backend, B => Setup::<B>::new(args)?.profile(args.seconds));
+        let profile =
+            |args: &Args| on_backend!((args.backend, precision), B => Setup::<B>::new(args)?.profile(args.seconds));
         let profile = in_pool(args.threads, || profile(&args))?;
         return if args.json { out::json(&profile) } else { out::line(profile) };
     }
-    let measure = |args: &Args| on_backend!(args.backend, B => Setup::<B>::new(args)?.measure(args));
+    let measure = |args: &Args| on_backend!((args.backend, precision), B => Setup::<B>::new(args)?.measure(args));
     let measured = in_pool(args.threads, || measure(&args))?;
     if args.json { out::json(&measured) } else { print(&measured) }
 }

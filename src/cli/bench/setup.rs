@@ -53,6 +53,13 @@ impl Contestant for crate::backend::Cuda {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl Contestant for crate::backend::CudaTf32 {
+    fn predictor(setup: &Setup<Self>, max_batch: usize) -> Result<Predict<f32>> {
+        evaluator(setup, max_batch)
+    }
+}
+
 /// Where there is nothing faster than evaluation.
 fn evaluator<B: Backend>(setup: &Setup<B>, max_batch: usize) -> Result<Predict<B::Elem>> {
     let mut engine = Engine::<B>::new(&setup.graph, max_batch, 0)?;
@@ -162,6 +169,7 @@ impl<B: Contestant> Setup<B> {
         Ok(Measured {
             recipe: args.recipe.clone(),
             backend: B::NAME,
+            precision: B::PRECISION,
             batch,
             size,
             threads: rayon::current_num_threads(),

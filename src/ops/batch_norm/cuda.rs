@@ -2,6 +2,7 @@
 
 use super::{BatchNorm, Statistics};
 use crate::Result;
+use crate::backend::Precision;
 use crate::backend::cuda::{Backward, Forward, Kernel, Launch, Ptr, blocks, columns, int, kernels};
 use crate::graph::Shape;
 
@@ -82,7 +83,7 @@ impl BatchNorm {
 }
 
 impl Kernel for BatchNorm {
-    fn scratch(&self, _inputs: &[Shape], output: Shape, n: usize) -> usize {
+    fn scratch(&self, _inputs: &[Shape], output: Shape, n: usize, _precision: Precision) -> usize {
         let pixels = n * output.h * output.w;
         Tiling::partial(pixels, output.c).next_multiple_of(16) + PER_CHANNEL * output.c.next_multiple_of(16)
     }

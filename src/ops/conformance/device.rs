@@ -1,6 +1,7 @@
 //! A case on a CUDA device.
 
 use super::{Delivery, Operands, Passes, Run, compare_runs, noise};
+use crate::backend::Precision;
 use crate::backend::cuda::{Backward, Buffer, Forward, Gpu, Grad, ParamGrad, Ptr};
 use crate::ops::cases::Case;
 use crate::rng::Key;
@@ -12,7 +13,7 @@ use crate::{Error, ErrorKind, Result};
 /// The first tensor that differs, or what the device reports, as text.
 pub fn compare_on_device(case: &Case, tolerance: f64) -> Result<(), String> {
     compare_runs(case, tolerance, |operands, passes, delivery| {
-        run_on_device(case, operands, passes, delivery).map_err(|e| e.to_string())
+        run_on_device(case, operands, passes, delivery, Precision::F32).map_err(|e| e.to_string())
     })
 }
 
@@ -20,7 +21,13 @@ pub fn compare_on_device(case: &Case, tolerance: f64) -> Result<(), String> {
 ///
 /// # Errors
 /// What the device reports; kind [`ErrorKind::Unsupported`] for an op that it does not have.
-pub fn run_on_device(case: &Case, operands: &Operands, run: Run, delivery: Delivery) -> Result<Passes> {
+pub fn run_on_device(
+    case: &Case,
+    operands: &Operands,
+    run: Run,
+    delivery: Delivery,
+    precision: Precision,
+) -> Result<Passes> {
     let gpu = Gpu::current()?;
     let saves = run != Run::Eval;
     let op = case.op.op();
@@ -34,7 +41,7 @@ pub fn run_on_device(case: &Case, operands: &Operands, run: Run, delivery: Deliv
     let lens = op.saved(&case.inputs, output);
     let saved: Vec<Buffer> = lens.iter().map(|s| poison(s.per_image * n + s.fixed)).collect::<Result<_>>()?;
     // A kernel must not read working memory that it did not write: none of it is written here.
-    let scratch = || Buffer::<f32>::new(gpu, kernel.scratch(&case.inputs, output, n));
+    let scratch = || Buffer::<f32>::new(gpu, kernel.scratch(&case.inputs, output, n, precision));
     let training = matches!(run, Run::Train | Run::TrainForward);
     let key = Key::new(7);
 
@@ -44,6 +51,7 @@ pub fn run_on_device(case: &Case, operands: &Operands, run: Run, delivery: Deliv
     let working = scratch()?;
     kernel.forward(&Forward {
         gpu,
+        precision,
         training,
         key,
         n,
@@ -85,6 +93,7 @@ pub fn run_on_device(case: &Case, operands: &Operands, run: Run, delivery: Deliv
     let working = scratch()?;
     kernel.backward(&Backward {
         gpu,
+        precision,
         training,
         key,
         n,

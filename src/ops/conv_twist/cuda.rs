@@ -3,12 +3,13 @@
 
 use super::{ConvTwist, GroupOrder, Twisting};
 use crate::Result;
+use crate::backend::Precision;
 use crate::backend::cuda::{
     Backward, Forward, Gpu, Kernel, Launch, Parts, Ptr, blocks, int, kernels, per_four, per_one,
 };
 use crate::graph::Shape;
 use crate::ops::TwistGradient;
-use crate::ops::conv2d::cuda::ConvShape;
+use crate::ops::conv2d::cuda::Convolution;
 use crate::ops::flatten::cuda::copy;
 
 kernels! { "conv_twist":
@@ -54,7 +55,7 @@ struct Pass<'a> {
     n: usize,
     iterations: usize,
     /// The convolutions as one.
-    conv: ConvShape,
+    conv: Convolution,
     groups: Groups,
 }
 
@@ -75,7 +76,7 @@ struct BackwardRoom {
 }
 
 impl<'a> Pass<'a> {
-    fn new(op: &'a ConvTwist, input: Shape, output: Shape, n: usize) -> Self {
+    fn new(op: &'a ConvTwist, (input, output): (Shape, Shape), n: usize, precision: Precision) -> Self {
         let maps = Shape::new(output.h, output.w, op.kinds() * output.c);
         let order = match op.order {
             GroupOrder::Straight => 0,
@@ -89,7 +90,7 @@ impl<'a> Pass<'a> {
             output,
             n,
             iterations: op.iterations(input),
-            conv: ConvShape::new(&op.conv().window, op.groups, input, maps, n),
+            conv: Convolution::new(&op.conv().window, op.groups, (input, maps), n, precision),
             groups: Groups { width, groups, order, kinds, cin },
         }
     }
@@ -192,8 +193,8 @@ impl<'a> Pass<'a> {
 }
 
 impl Kernel for ConvTwist {
-    fn scratch(&self, inputs: &[Shape], output: Shape, n: usize) -> usize {
-        let pass = Pass::new(self, inputs[0], output, n);
+    fn scratch(&self, inputs: &[Shape], output: Shape, n: usize, precision: Precision) -> usize {
+        let pass = Pass::new(self, (inputs[0], output), n, precision);
         let (mut forward, mut backward) = (Parts::of(Ptr::NULL), Parts::of(Ptr::NULL));
         pass.forward_room(&mut forward, false);
         pass.backward_room(&mut backward);
@@ -201,7 +202,7 @@ impl Kernel for ConvTwist {
     }
 
     fn forward(&self, io: &Forward<'_>) -> Result<()> {
-        let pass = Pass::new(self, io.inputs[0], io.output, io.n);
+        let pass = Pass::new(self, (io.inputs[0], io.output), io.n, io.precision);
         let mut parts = Parts::of(io.scratch);
         let ForwardRoom { weights, maps, z: unsaved } = pass.forward_room(&mut parts, !io.saved.is_empty());
         pass.gather(io.gpu, &io.params, weights)?;
@@ -223,7 +224,7 @@ impl Kernel for ConvTwist {
     }
 
     fn backward(&self, io: &Backward<'_>) -> Result<()> {
-        let pass = Pass::new(self, io.inputs[0], io.output, io.n);
+        let pass = Pass::new(self, (io.inputs[0], io.output), io.n, io.precision);
         let mut parts = Parts::of(io.scratch);
         let BackwardRoom { weights, dweights, dmaps, e } = pass.backward_room(&mut parts);
         let scratch = parts.rest();

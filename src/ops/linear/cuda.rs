@@ -2,22 +2,23 @@
 
 use super::Linear;
 use crate::Result;
+use crate::backend::Precision;
 use crate::backend::cuda::{Backward, Forward, Kernel};
 use crate::graph::Shape;
-use crate::ops::conv2d::cuda::ConvShape;
+use crate::ops::conv2d::cuda::Convolution;
 
 impl Kernel for Linear {
-    fn scratch(&self, inputs: &[Shape], _output: Shape, n: usize) -> usize {
-        ConvShape::linear(n, inputs[0].c, self.outputs).scratch()
+    fn scratch(&self, inputs: &[Shape], _output: Shape, n: usize, precision: Precision) -> usize {
+        Convolution::linear(n, inputs[0].c, self.outputs, precision).scratch()
     }
 
     fn forward(&self, io: &Forward<'_>) -> Result<()> {
         let bias = io.params.get(1).copied().unwrap_or_default();
-        let shape = ConvShape::linear(io.n, io.inputs[0].c, self.outputs);
-        shape.forward(io.gpu, [io.x[0], io.params[0], bias, io.y], io.scratch)
+        let product = Convolution::linear(io.n, io.inputs[0].c, self.outputs, io.precision);
+        product.forward(io.gpu, [io.x[0], io.params[0], bias, io.y], io.scratch)
     }
 
     fn backward(&self, io: &Backward<'_>) -> Result<()> {
-        ConvShape::linear(io.n, io.inputs[0].c, self.outputs).backward(io)
+        Convolution::linear(io.n, io.inputs[0].c, self.outputs, io.precision).backward(io)
     }
 }

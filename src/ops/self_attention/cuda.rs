@@ -2,6 +2,7 @@
 
 use super::SelfAttention;
 use crate::Result;
+use crate::backend::Precision;
 use crate::backend::cuda::{
     Backward, Forward, Grad, Gpu, Kernel, Launch, ParamGrad, Parts, Ptr, blocks, int, kernels, per_one,
 };
@@ -247,7 +248,7 @@ impl SelfAttention {
 }
 
 impl Kernel for SelfAttention {
-    fn scratch(&self, inputs: &[Shape], _output: Shape, n: usize) -> usize {
+    fn scratch(&self, inputs: &[Shape], _output: Shape, n: usize, _precision: Precision) -> usize {
         let sizes = Sizes::new(inputs[0], n);
         let (mut forward, mut backward) = (Parts::of(Ptr::NULL), Parts::of(Ptr::NULL));
         sizes.forward_room(&mut forward, &[]);

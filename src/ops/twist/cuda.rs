@@ -3,10 +3,11 @@
 
 use super::{Coordinates, Twist, TwistGradient};
 use crate::Result;
+use crate::backend::Precision;
 use crate::backend::cuda::{Backward, Forward, Kernel, Parts, Ptr, int, kernels, per_one};
 use crate::graph::Shape;
 use crate::ops::batch_norm::cuda::Tiling;
-use crate::ops::conv2d::cuda::ConvShape;
+use crate::ops::conv2d::cuda::Convolution;
 
 kernels! { "twist":
     /// W, the projected Wx and Wy side by side.
@@ -27,7 +28,7 @@ struct Pass {
     output: Shape,
     n: usize,
     /// The three convolutions as one.
-    conv: ConvShape,
+    conv: Convolution,
 }
 
 /// Where forward has what, the convolution's own working memory behind it.
@@ -46,9 +47,9 @@ struct BackwardRoom {
 }
 
 impl Pass {
-    fn new(op: &Twist, input: Shape, output: Shape, n: usize) -> Self {
+    fn new(op: &Twist, (input, output): (Shape, Shape), n: usize, precision: Precision) -> Self {
         let maps = Shape::new(output.h, output.w, 3 * output.c);
-        Pass { cin: input.c, output, n, conv: ConvShape::new(&op.window(), 1, input, maps, n) }
+        Pass { cin: input.c, output, n, conv: Convolution::new(&op.window(), 1, (input, maps), n, precision) }
     }
 
     /// Weights of one of the three kernels.
@@ -87,8 +88,8 @@ impl Twist {
 }
 
 impl Kernel for Twist {
-    fn scratch(&self, inputs: &[Shape], output: Shape, n: usize) -> usize {
-        let pass = Pass::new(self, inputs[0], output, n);
+    fn scratch(&self, inputs: &[Shape], output: Shape, n: usize, precision: Precision) -> usize {
+        let pass = Pass::new(self, (inputs[0], output), n, precision);
         let (mut forward, mut backward) = (Parts::of(Ptr::NULL), Parts::of(Ptr::NULL));
         pass.forward_room(&mut forward, None);
         pass.backward_room(&mut backward);
@@ -96,7 +97,7 @@ impl Kernel for Twist {
     }
 
     fn forward(&self, io: &Forward<'_>) -> Result<()> {
-        let pass = Pass::new(self, io.inputs[0], io.output, io.n);
+        let pass = Pass::new(self, (io.inputs[0], io.output), io.n, io.precision);
         let mut parts = Parts::of(io.scratch);
         let ForwardRoom { weights, maps } = pass.forward_room(&mut parts, io.saved.first().copied());
         let (kernel, kernel_x) = (io.params[0], io.params[1]);
@@ -111,7 +112,7 @@ impl Kernel for Twist {
     }
 
     fn backward(&self, io: &Backward<'_>) -> Result<()> {
-        let pass = Pass::new(self, io.inputs[0], io.output, io.n);
+        let pass = Pass::new(self, (io.inputs[0], io.output), io.n, io.precision);
         let mut parts = Parts::of(io.scratch);
         let BackwardRoom { weights, dweights, dmaps, partial } = pass.backward_room(&mut parts);
         let [radii, cx, cy] = [io.params[3], io.params[4], io.params[5]];

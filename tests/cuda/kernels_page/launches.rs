@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use handgrad::backend::Cuda;
 use handgrad::backend::cuda::{Buffer, Gpu};
+use handgrad::backend::{Cuda, Precision};
 use handgrad::graph::Shape;
 use handgrad::ops::cases::Case;
 use handgrad::ops::conformance::{Delivery, Operands, Run, run_on_device};
@@ -33,6 +33,7 @@ pub struct Launch {
     pub global_loads: Traffic,
     pub global_stores: Traffic,
     pub bank_conflicts: u64,
+    pub mma_flops: u64,
     pub by_class: BTreeMap<String, u64>,
 }
 
@@ -48,7 +49,10 @@ pub struct Traffic {
 pub fn all(report: &Path) -> BTreeMap<String, Launch> {
     let mut found = Found { report, read: 0, launches: BTreeMap::new() };
     for case in typical() {
-        found.run(&case);
+        found.run(&case, Precision::F32);
+    }
+    for case in on_tensor_cores() {
+        found.run(&case, Precision::Tf32);
     }
     let gpu = Gpu::current().unwrap();
     for optimizer in optimizers() {
@@ -69,7 +73,7 @@ pub fn all(report: &Path) -> BTreeMap<String, Launch> {
         if cuda_kernels().iter().all(|kernel| found.launches.contains_key(kernel.name)) {
             break;
         }
-        found.run(case);
+        found.run(case, Precision::F32);
     }
     found.launches
 }
@@ -81,13 +85,15 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    fn run(&mut self, case: &Case) {
+    fn run(&mut self, case: &Case, precision: Precision) {
         let operands = Operands::random(case, 2);
         let passes: &[Run] = if case.op.op().only_infers() { &[Run::Eval] } else { &[Run::Train, Run::Eval] };
         for &passes in passes {
-            run_on_device(case, &operands, passes, Delivery::Write).unwrap_or_else(|e| panic!("{}: {e}", case.name()));
+            let ran = run_on_device(case, &operands, passes, Delivery::Write, precision);
+            ran.unwrap_or_else(|e| panic!("{}: {e}", case.name()));
         }
-        self.gather(&case.name());
+        let of = if precision == Precision::F32 { String::new() } else { format!(" in {precision}") };
+        self.gather(&(case.name() + &of));
     }
 
     /// Takes in what was launched since the last call.
@@ -100,6 +106,23 @@ impl Found<'_> {
         }
         self.read = text.len();
     }
+}
+
+fn conv(channels: usize, kernel: usize, side: usize, c: usize, n: usize) -> Case {
+    Case::new(Conv2d::square(channels, kernel, 1, kernel / 2), &[Shape::new(side, side, c)], n)
+}
+
+/// Convolutions for which each of the tiles on tensor cores is chosen.
+fn on_tensor_cores() -> Vec<Case> {
+    vec![
+        conv(512, 1, 56, 16, 1),
+        conv(16, 1, 56, 512, 1),
+        conv(64, 1, 32, 16, 32),
+        conv(16, 1, 32, 64, 32),
+        conv(16, 3, 32, 96, 1),
+        conv(1024, 1, 4, 2048, 1),
+        conv(1024, 1, 4, 1024, 1),
+    ]
 }
 
 /// Layers of usual sizes on a few images, so that interpreting them takes seconds.
@@ -143,9 +166,6 @@ fn typical() -> Vec<Case> {
         of(ConvTwist::free(32, 1).into(), &[Shape::new(16, 16, 16)]),
     ]);
     // Each of the tiles is chosen for one of these.
-    let conv = |channels, kernel, side, c, n| {
-        Case::new(Conv2d::square(channels, kernel, 1, kernel / 2), &[Shape::new(side, side, c)], n)
-    };
     let grouped = |channels, groups, c| {
         let conv = Conv2d { groups, ..Conv2d::square(channels, 3, 1, 1) };
         of(conv.into(), &[Shape::new(28, 28, c)])

@@ -34,7 +34,8 @@ const COUNTERS: &str = "## Counters and floors\n
 What the examples above did, as the driver double counts it. Floor: the different 32-byte sectors that a launch touches, each
 moved once. *Moved*: the sectors of all accesses over that floor; what is above 1 is left to the caches. *Coalesced*: the fewest
 sectors that the same accesses could take over those that they take. *Conflicts*: passes over the banks of shared memory beyond
-the fewest. *Work*: of products, the multiply-adds that the mathematics asks for over the floating-point instructions that ran.
+the fewest. *Work*: of products, the multiply-adds that the mathematics asks for over the floating-point instructions that ran, those of
+tensor cores counted by their multiply-adds.
 
 | kernel | read: floor, KiB | moved | coalesced | written: floor, KiB | moved | coalesced | conflicts | warp instructions | work |
 |---|---|---|---|---|---|---|---|---|---|
@@ -73,7 +74,7 @@ pub fn page(launches: &BTreeMap<String, Launch>) -> String {
     let _ = write!(out, "\n{COUNTERS}");
     for (launch, floor) in examples {
         let (loads, stores) = (traffic(&launch.global_loads), traffic(&launch.global_stores));
-        let floats = launch.by_class.get("float").copied().unwrap_or(0);
+        let floats = launch.by_class.get("float").copied().unwrap_or(0) + launch.mma_flops / 2;
         let work = floor.map_or_else(String::new, |floor| format!("{:.0} %", 100.0 * floor / floats as f64));
         let Launch { kernel, bank_conflicts, warp_instructions, .. } = launch;
         let _ = writeln!(out, "| `{kernel}` | {loads} | {stores} | {bank_conflicts} | {warp_instructions} | {work} |");

@@ -1,7 +1,7 @@
 //! Which kernel a convolution launches, and in how many parts, from its shape alone: the same bits on every device.
 
 /// A kernel that multiplies tiles: rows and columns of a block's tile, threads, blocks that fit into a multiprocessor, and
-/// the part of the multiprocessor's rate that a full load of them reaches, in percent.
+/// the part of the multiprocessor's rate of f32 that a full load of them reaches, in percent: on tensor cores above 100.
 #[derive(Clone, Copy)]
 pub struct Tile<K> {
     pub kernel: K,

@@ -85,6 +85,46 @@ pub mod backward {
     }
 }
 
+/// Tiles of a product on tensor cores: y, dx and dw.
+pub mod tf32 {
+    use super::*;
+    kernels! { "conv_tf32":
+    /// y in tiles of 128x128, operands in tf32; in parts of `k_part` terms.
+    /// Grid (⌈n·oh·ow/128⌉·⌈q/groups/128⌉, 1, groups·⌈kh·kw·c/groups/k_part⌉); block 256.
+    pub(in crate::ops) fn conv_tf32_forward_128x128(x: Ptr, w: Ptr, bias: Ptr, y: Ptr, shape: ConvShape, k_part: i32);
+    /// y in tiles of 128x64, operands in tf32; in parts of `k_part` terms.
+    /// Grid (⌈n·oh·ow/128⌉·⌈q/groups/64⌉, 1, groups·⌈kh·kw·c/groups/k_part⌉); block 128.
+    pub(in crate::ops) fn conv_tf32_forward_128x64(x: Ptr, w: Ptr, bias: Ptr, y: Ptr, shape: ConvShape, k_part: i32);
+    /// y in tiles of 128x32, operands in tf32; in parts of `k_part` terms.
+    /// Grid (⌈n·oh·ow/128⌉·⌈q/groups/32⌉, 1, groups·⌈kh·kw·c/groups/k_part⌉); block 128.
+    pub(in crate::ops) fn conv_tf32_forward_128x32(x: Ptr, w: Ptr, bias: Ptr, y: Ptr, shape: ConvShape, k_part: i32);
+    /// y in tiles of 64x32, operands in tf32; in parts of `k_part` terms.
+    /// Grid (⌈n·oh·ow/64⌉·⌈q/groups/32⌉, 1, groups·⌈kh·kw·c/groups/k_part⌉); block 128.
+    pub(in crate::ops) fn conv_tf32_forward_64x32(x: Ptr, w: Ptr, bias: Ptr, y: Ptr, shape: ConvShape, k_part: i32);
+    /// dx in tiles of 128x128, operands in tf32, written or added.
+    /// Grid (min(sh, h)·min(sw, w)·⌈n·⌈h/sh⌉·⌈w/sw⌉/128⌉·⌈c/groups/128⌉, 1, groups·parts); block 256.
+    pub(in crate::ops) fn conv_tf32_dx_128x128(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, k_part: i32, add: i32);
+    /// dx in tiles of 128x64, operands in tf32, written or added.
+    /// Grid (min(sh, h)·min(sw, w)·⌈n·⌈h/sh⌉·⌈w/sw⌉/128⌉·⌈c/groups/64⌉, 1, groups·parts); block 128.
+    pub(in crate::ops) fn conv_tf32_dx_128x64(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, k_part: i32, add: i32);
+    /// dx in tiles of 128x32, operands in tf32, written or added.
+    /// Grid (min(sh, h)·min(sw, w)·⌈n·⌈h/sh⌉·⌈w/sw⌉/128⌉·⌈c/groups/32⌉, 1, groups·parts); block 128.
+    pub(in crate::ops) fn conv_tf32_dx_128x32(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, k_part: i32, add: i32);
+    /// dx in tiles of 64x32, operands in tf32, written or added.
+    /// Grid (min(sh, h)·min(sw, w)·⌈n·⌈h/sh⌉·⌈w/sw⌉/64⌉·⌈c/groups/32⌉, 1, groups·parts); block 128.
+    pub(in crate::ops) fn conv_tf32_dx_64x32(dy: Ptr, w: Ptr, dx: Ptr, shape: ConvShape, k_part: i32, add: i32);
+    /// dw in tiles of 128x128, operands in tf32, written or added.
+    /// Grid (⌈kh·kw·c/groups/128⌉·⌈q/groups/128⌉, 1, groups·⌈n·oh·ow/p_part⌉); block 256.
+    pub(in crate::ops) fn conv_tf32_dw_128x128(x: Ptr, dy: Ptr, dw: Ptr, shape: ConvShape, p_part: i32, add: i32);
+    /// dw in tiles of 128x64, operands in tf32, written or added.
+    /// Grid (⌈kh·kw·c/groups/128⌉·⌈q/groups/64⌉, 1, groups·⌈n·oh·ow/p_part⌉); block 128.
+    pub(in crate::ops) fn conv_tf32_dw_128x64(x: Ptr, dy: Ptr, dw: Ptr, shape: ConvShape, p_part: i32, add: i32);
+    /// dw in tiles of 64x32, operands in tf32, written or added.
+    /// Grid (⌈kh·kw·c/groups/64⌉·⌈q/groups/32⌉, 1, groups·⌈n·oh·ow/p_part⌉); block 128.
+    pub(in crate::ops) fn conv_tf32_dw_64x32(x: Ptr, dy: Ptr, dw: Ptr, shape: ConvShape, p_part: i32, add: i32);
+    }
+}
+
 /// Groups of a few channels.
 pub mod direct {
     use super::*;

@@ -1,54 +1,27 @@
-//! Floor: 2·kh·kw·cin/groups operations for each output, in f32, thrice over for forward, dx and dw.
+//! Floor: 2·kh·kw·cin/groups operations for each output, in f32 or tf32, thrice over for forward, dx and dw.
 
 mod choose;
 mod declared;
 #[cfg(test)]
 mod tests;
+mod tiles;
 
-use choose::{Choice, PROCESSORS, Product, SCRATCH, Tile};
-pub(in crate::ops) use declared::ConvShape;
-use declared::{backward, direct, forward, sums};
+use choose::{Choice, PROCESSORS, Product, SCRATCH};
+use declared::{ConvShape, backward, direct, forward, sums, tf32};
+use tiles::{ForwardTile, GradientTile, OF_DW, OF_DX, OF_FORWARD};
 
 use super::Conv2d;
 use crate::Result;
+use crate::backend::Precision;
 use crate::backend::cuda::{Backward, Forward, Gpu, Kernel, KernelInfo, Launch, Ptr, int};
 use crate::graph::Shape;
 use crate::ops::Window;
 
-type ForwardTile = fn(&Gpu, Launch, Ptr, Ptr, Ptr, Ptr, ConvShape, i32) -> Result<()>;
-type GradientTile = fn(&Gpu, Launch, Ptr, Ptr, Ptr, ConvShape, i32, i32) -> Result<()>;
 type ForwardDirect = fn(&Gpu, Launch, Ptr, Ptr, Ptr, Ptr, ConvShape) -> Result<()>;
 type DxDirect = fn(&Gpu, Launch, Ptr, Ptr, Ptr, ConvShape, i32) -> Result<()>;
 
-pub(in crate::ops) const KERNELS: [&[KernelInfo]; 4] = [forward::KERNELS, backward::KERNELS, direct::KERNELS, sums::KERNELS];
-
-const fn tile<K>(kernel: K, [rows, columns, threads, resident, rate]: [u64; 5]) -> Tile<K> {
-    Tile { kernel, rows, columns, threads, resident, rate }
-}
-
-const FORWARD: [Tile<ForwardTile>; 4] = [
-    tile(forward::conv_forward_128x128, [128, 128, 256, 2, 80]),
-    tile(forward::conv_forward_128x64, [128, 64, 128, 4, 78]),
-    tile(forward::conv_forward_128x32, [128, 32, 128, 4, 68]),
-    tile(forward::conv_forward_64x32, [64, 32, 128, 6, 50]),
-];
-const FORWARD_ANY: [Tile<ForwardTile>; 2] = [
-    tile(forward::conv_forward_any_128x64, [128, 64, 128, 3, 70]),
-    tile(forward::conv_forward_any_128x32, [128, 32, 128, 4, 55]),
-];
-const DX: [Tile<GradientTile>; 4] = [
-    tile(backward::conv_dx_128x128, [128, 128, 256, 2, 80]),
-    tile(backward::conv_dx_128x64, [128, 64, 128, 4, 78]),
-    tile(backward::conv_dx_128x32, [128, 32, 128, 4, 68]),
-    tile(backward::conv_dx_64x32, [64, 32, 128, 6, 50]),
-];
-const DX_ANY: [Tile<GradientTile>; 1] = [tile(backward::conv_dx_any_128x32, [128, 32, 128, 4, 55])];
-const DW: [Tile<GradientTile>; 3] = [
-    tile(backward::conv_dw_128x128, [128, 128, 256, 2, 82]),
-    tile(backward::conv_dw_128x64, [128, 64, 128, 4, 80]),
-    tile(backward::conv_dw_32x64, [32, 64, 128, 8, 50]),
-];
-const DW_ANY: [Tile<GradientTile>; 1] = [tile(backward::conv_dw_any_32x64, [32, 64, 128, 8, 45])];
+pub(in crate::ops) const KERNELS: [&[KernelInfo]; 5] =
+    [forward::KERNELS, backward::KERNELS, tf32::KERNELS, direct::KERNELS, sums::KERNELS];
 
 /// Windows that a thread of a direct kernel computes.
 const WINDOWS: u64 = 4;
@@ -102,7 +75,7 @@ fn of_parts(parts: u64, length: u64) -> u64 {
 
 impl ConvShape {
     /// A convolution of `n` maps.
-    pub fn new(window: &Window, groups: usize, input: Shape, output: Shape, n: usize) -> Self {
+    fn new(window: &Window, groups: usize, (input, output): (Shape, Shape), n: usize) -> Self {
         let Window { kernel, stride, pad, dilation } = *window;
         ConvShape {
             n: int(n),
@@ -122,11 +95,6 @@ impl ConvShape {
             dw: int(dilation.1),
             groups: int(groups),
         }
-    }
-
-    /// The product of `rows` vectors with a matrix `[inputs][outputs]`: a convolution of single pixels.
-    pub fn linear(rows: usize, inputs: usize, outputs: usize) -> Self {
-        ConvShape::new(&Window::square(1, 1, 0), 1, Shape::flat(inputs), Shape::flat(outputs), rows)
     }
 
     fn cin(&self) -> u64 {
@@ -231,57 +199,6 @@ impl ConvShape {
         wanted.min(SCRATCH / self.weights()).max(1)
     }
 
-    fn forward_tiles(&self) -> &'static [Tile<ForwardTile>] {
-        if self.quads() { &FORWARD } else { &FORWARD_ANY }
-    }
-
-    fn dx_tiles(&self) -> &'static [Tile<GradientTile>] {
-        if self.quads() { &DX } else { &DX_ANY }
-    }
-
-    fn dw_tiles(&self) -> &'static [Tile<GradientTile>] {
-        if self.quads() { &DW } else { &DW_ANY }
-    }
-
-    fn forward_way(&self) -> Way<ForwardTile> {
-        match self.direct(self.cout()) {
-            Some(kind) => Way::Direct(kind, 1),
-            None => Way::Tiles(self.forward_product().choose(self.forward_tiles())),
-        }
-    }
-
-    fn dx_way(&self) -> Way<GradientTile> {
-        match self.direct(self.cin()) {
-            Some(kind) => Way::Direct(kind, 1),
-            None => Way::Tiles(self.dx_product().choose(self.dx_tiles())),
-        }
-    }
-
-    fn dw_way(&self) -> Way<GradientTile> {
-        match self.direct(self.cout()) {
-            Some(kind) => Way::Direct(kind, self.dw_direct_parts(kind)),
-            None => Way::Tiles(self.dw_product().choose(self.dw_tiles())),
-        }
-    }
-
-    /// Elements of working memory that any of the three passes of these many images or fewer needs.
-    pub fn scratch(&self) -> usize {
-        let of = |n: i32| {
-            let shape = ConvShape { n, ..*self };
-            let y = shape.forward_way().scratch(shape.forward_product().length);
-            let dx = shape.dx_way().scratch(shape.dx_product().length);
-            let dw = shape.dw_way().scratch(shape.weights());
-            let db = ColumnSums::of(shape.pixels(), wide(shape.q));
-            y.max(dx).max(dw).max(of_parts(db.parts, wide(shape.q)))
-        };
-        (1..=self.n).map(of).max().and_then(|most| usize::try_from(most).ok()).unwrap_or(0)
-    }
-
-    /// y from x, weights and bias, which may be null.
-    pub fn forward(&self, gpu: &Gpu, operands: [Ptr; 4], scratch: Ptr) -> Result<()> {
-        self.run_forward(gpu, self.forward_way(), operands, scratch)
-    }
-
     fn run_forward(
         &self,
         gpu: &Gpu,
@@ -308,11 +225,6 @@ impl ConvShape {
         }
         (choice.tile.kernel)(gpu, launch, x, w, Ptr::NULL, scratch, *self, part)?;
         add_parts(gpu, [scratch, bias, y], [product.length, choice.parts, wide(self.q)], false)
-    }
-
-    /// dx from dy and weights.
-    pub fn input_gradient(&self, gpu: &Gpu, operands: [Ptr; 3], add: bool, scratch: Ptr) -> Result<()> {
-        self.run_dx(gpu, self.dx_way(), operands, add, scratch)
     }
 
     fn run_dx(
@@ -345,11 +257,6 @@ impl ConvShape {
         add_parts(gpu, [scratch, Ptr::NULL, dx], [product.length, choice.parts, 1], add)
     }
 
-    /// dw from x and dy.
-    pub fn weight_gradient(&self, gpu: &Gpu, operands: [Ptr; 3], add: bool, scratch: Ptr) -> Result<()> {
-        self.run_dw(gpu, self.dw_way(), operands, add, scratch)
-    }
-
     fn run_dw(
         &self,
         gpu: &Gpu,
@@ -378,11 +285,6 @@ impl ConvShape {
         }
         kernel(gpu, launch, x, dy, scratch, *self, narrow(part), 0)?;
         add_parts(gpu, [scratch, Ptr::NULL, dw], [self.weights(), parts, 1], add)
-    }
-
-    /// db from dy.
-    pub fn bias_gradient(&self, gpu: &Gpu, [dy, db]: [Ptr; 2], add: bool, scratch: Ptr) -> Result<()> {
-        column_sums(gpu, [dy, db], [self.pixels(), wide(self.q)], add, scratch)
     }
 }
 
@@ -434,24 +336,82 @@ fn column_sums(gpu: &Gpu, [x, out]: [Ptr; 2], [rows, columns]: [u64; 2], add: bo
     add_parts(gpu, [scratch, Ptr::NULL, out], [columns, parts, 1], add)
 }
 
-impl Kernel for Conv2d {
-    fn scratch(&self, inputs: &[Shape], output: Shape, n: usize) -> usize {
-        ConvShape::new(&self.window, self.groups, inputs[0], output, n).scratch()
-    }
-
-    fn forward(&self, io: &Forward<'_>) -> Result<()> {
-        let shape = ConvShape::new(&self.window, self.groups, io.inputs[0], io.output, io.n);
-        let bias = io.params.get(1).copied().unwrap_or_default();
-        shape.forward(io.gpu, [io.x[0], io.params[0], bias, io.y], io.scratch)
-    }
-
-    fn backward(&self, io: &Backward<'_>) -> Result<()> {
-        let shape = ConvShape::new(&self.window, self.groups, io.inputs[0], io.output, io.n);
-        shape.backward(io)
-    }
+/// A convolution in a precision, or what is computed as one.
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct Convolution {
+    shape: ConvShape,
+    precision: Precision,
 }
 
-impl ConvShape {
+impl Convolution {
+    /// Of `n` maps, from one shape to another.
+    pub fn new(window: &Window, groups: usize, maps: (Shape, Shape), n: usize, precision: Precision) -> Self {
+        Convolution { shape: ConvShape::new(window, groups, maps, n), precision }
+    }
+
+    /// The product of `rows` vectors with a matrix `[inputs][outputs]`: a convolution of single pixels.
+    pub fn linear(rows: usize, inputs: usize, outputs: usize, precision: Precision) -> Self {
+        Convolution::new(&Window::square(1, 1, 0), 1, (Shape::flat(inputs), Shape::flat(outputs)), rows, precision)
+    }
+
+    fn forward_way(&self) -> Way<ForwardTile> {
+        let shape = &self.shape;
+        match shape.direct(shape.cout()) {
+            Some(kind) => Way::Direct(kind, 1),
+            None => Way::Tiles(shape.forward_product().choose(OF_FORWARD.of(shape.quads(), self.precision))),
+        }
+    }
+
+    fn dx_way(&self) -> Way<GradientTile> {
+        let shape = &self.shape;
+        match shape.direct(shape.cin()) {
+            Some(kind) => Way::Direct(kind, 1),
+            None => Way::Tiles(shape.dx_product().choose(OF_DX.of(shape.quads(), self.precision))),
+        }
+    }
+
+    fn dw_way(&self) -> Way<GradientTile> {
+        let shape = &self.shape;
+        match shape.direct(shape.cout()) {
+            Some(kind) => Way::Direct(kind, shape.dw_direct_parts(kind)),
+            None => Way::Tiles(shape.dw_product().choose(OF_DW.of(shape.quads(), self.precision))),
+        }
+    }
+
+    /// Elements of working memory that any of the three passes of these many images or fewer needs.
+    pub fn scratch(&self) -> usize {
+        let of = |n: i32| {
+            let shape = ConvShape { n, ..self.shape };
+            let fewer = Convolution { shape, ..*self };
+            let y = fewer.forward_way().scratch(shape.forward_product().length);
+            let dx = fewer.dx_way().scratch(shape.dx_product().length);
+            let dw = fewer.dw_way().scratch(shape.weights());
+            let db = ColumnSums::of(shape.pixels(), wide(shape.q));
+            y.max(dx).max(dw).max(of_parts(db.parts, wide(shape.q)))
+        };
+        (1..=self.shape.n).map(of).max().and_then(|most| usize::try_from(most).ok()).unwrap_or(0)
+    }
+
+    /// y from x, weights and bias, which may be null.
+    pub fn forward(&self, gpu: &Gpu, operands: [Ptr; 4], scratch: Ptr) -> Result<()> {
+        self.shape.run_forward(gpu, self.forward_way(), operands, scratch)
+    }
+
+    /// dx from dy and weights.
+    pub fn input_gradient(&self, gpu: &Gpu, operands: [Ptr; 3], add: bool, scratch: Ptr) -> Result<()> {
+        self.shape.run_dx(gpu, self.dx_way(), operands, add, scratch)
+    }
+
+    /// dw from x and dy.
+    pub fn weight_gradient(&self, gpu: &Gpu, operands: [Ptr; 3], add: bool, scratch: Ptr) -> Result<()> {
+        self.shape.run_dw(gpu, self.dw_way(), operands, add, scratch)
+    }
+
+    /// db from dy, in f32 whatever the precision.
+    pub fn bias_gradient(&self, gpu: &Gpu, [dy, db]: [Ptr; 2], add: bool, scratch: Ptr) -> Result<()> {
+        column_sums(gpu, [dy, db], [self.shape.pixels(), wide(self.shape.q)], add, scratch)
+    }
+
     /// The gradients of an op with this convolution's operands: weights and, where there is one, a bias.
     pub fn backward(&self, io: &Backward<'_>) -> Result<()> {
         let dw = io.dparams[0];
@@ -463,5 +423,21 @@ impl ConvShape {
         }
         let Some((dx, add)) = io.dx[0].target() else { return Ok(()) };
         self.input_gradient(io.gpu, [io.dy, io.params[0], dx], add, io.scratch)
+    }
+}
+
+impl Kernel for Conv2d {
+    fn scratch(&self, inputs: &[Shape], output: Shape, n: usize, precision: Precision) -> usize {
+        Convolution::new(&self.window, self.groups, (inputs[0], output), n, precision).scratch()
+    }
+
+    fn forward(&self, io: &Forward<'_>) -> Result<()> {
+        let conv = Convolution::new(&self.window, self.groups, (io.inputs[0], io.output), io.n, io.precision);
+        let bias = io.params.get(1).copied().unwrap_or_default();
+        conv.forward(io.gpu, [io.x[0], io.params[0], bias, io.y], io.scratch)
+    }
+
+    fn backward(&self, io: &Backward<'_>) -> Result<()> {
+        Convolution::new(&self.window, self.groups, (io.inputs[0], io.output), io.n, io.precision).backward(io)
     }
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use ndarray::{ArrayView4, ArrayViewMut4};
 
+use super::choose::Tile;
+use super::tiles::{DW, DW_ANY, DX, DX_ANY, FORWARD, FORWARD_ANY, TF32_DW, TF32_DX, TF32_FORWARD};
 use super::*;
 use crate::backend::cuda::Buffer;
 use crate::rng::Key;
@@ -13,6 +15,7 @@ use crate::rng::Key;
 mod double;
 
 /// A convolution with operands, and what comes of them.
+#[derive(Clone)]
 struct Rig {
     shape: ConvShape,
     x: Vec<f32>,
@@ -38,7 +41,7 @@ impl Rig {
         let conv = Conv2d { channels, window, groups, bias: true, trim: (0, 0) };
         let (h, w) = window.count(input, false).expect("the window fits");
         let output = Shape::new(h, w, channels);
-        let shape = ConvShape::new(&window, groups, input, output, n);
+        let shape = ConvShape::new(&window, groups, (input, output), n);
         Rig {
             x: noise("x", n * input.len()),
             w: noise("w", window.kernel.0 * window.kernel.1 * input.c / groups * channels),
@@ -49,6 +52,12 @@ impl Rig {
             input,
             output,
         }
+    }
+
+    /// The same with operands as tensor cores get them.
+    fn in_tf32(&self) -> Rig {
+        let rounded = |values: &[f32]| values.iter().copied().map(tf32).collect();
+        Rig { x: rounded(&self.x), w: rounded(&self.w), dy: rounded(&self.dy), ..self.clone() }
     }
 
     fn n(&self) -> usize {
@@ -85,18 +94,25 @@ impl Rig {
         dw
     }
 
-    /// Every way to compute a product of this shape: all tiles that take its channels, the direct kernels likewise.
-    fn ways<K: Copy>(&self, product: Product, fours: &[Tile<K>], any: &[Tile<K>], cut: bool) -> Vec<(String, Way<K>)> {
-        let quads = self.shape.quads();
-        let fours = fours.iter().filter(|_| quads).map(|tile| (tile, ""));
-        let tiles = fours.chain(any.iter().map(|tile| (tile, "any ")));
+    /// A product of this shape on each of some tiles, in one part and in three.
+    fn on_tiles<K: Copy>(product: Product, name: &str, tiles: &[Tile<K>]) -> Vec<(String, Way<K>)> {
         let mut ways = Vec::new();
-        for ((tile, any), parts) in tiles.flat_map(|tile| [1, 3].map(|parts| (tile, parts))) {
+        for (tile, parts) in tiles.iter().flat_map(|tile| [1, 3].map(|parts| (tile, parts))) {
             let choice = product.cut(*tile, parts).expect("few parts are possible");
             // Few terms make fewer parts.
             if choice.parts == parts {
-                ways.push((format!("{any}{}×{} in {parts}", tile.rows, tile.columns), Way::Tiles(choice)));
+                ways.push((format!("{name}{}×{} in {parts}", tile.rows, tile.columns), Way::Tiles(choice)));
             }
+        }
+        ways
+    }
+
+    /// Every way to compute a product of this shape in f32: all tiles that take its channels, the direct kernels likewise.
+    fn ways<K: Copy>(&self, product: Product, fours: &[Tile<K>], any: &[Tile<K>], cut: bool) -> Vec<(String, Way<K>)> {
+        let quads = self.shape.quads();
+        let mut ways = Rig::on_tiles(product, "any ", any);
+        if quads {
+            ways.extend(Rig::on_tiles(product, "", fours));
         }
         let depthwise = self.shape.cin() == 1 && self.shape.cout() == 1 && self.shape.c % 4 == 0;
         let kinds = [("depthwise", Direct::Depthwise, depthwise), ("fours", Direct::Fours, quads), ("any", Direct::Any, true)];
@@ -109,6 +125,15 @@ impl Rig {
     }
 }
 
+/// The nearest number with 10 bits of mantissa, of two the one farther from zero.
+fn tf32(value: f32) -> f32 {
+    if value == 0.0 {
+        return value;
+    }
+    let unit = f64::from(value.abs()).log2().floor().exp2() / 1024.0;
+    ((f64::from(value) / unit).round() * unit) as f32
+}
+
 /// Shapes that end within a tile in rows, columns and terms, each for another reason.
 fn rigs() -> Vec<Rig> {
     let odd = Window { kernel: (3, 2), stride: (2, 1), pad: (1, 2), dilation: (1, 2) };
@@ -119,6 +144,8 @@ fn rigs() -> Vec<Rig> {
         Rig::new(52, odd, 1, Shape::new(11, 10, 132), 3),
         // Pixels that no window reaches.
         Rig::new(68, Window::square(2, 3, 1), 1, Shape::new(14, 13, 36), 6),
+        // One image.
+        Rig::new(44, Window::square(5, 2, 3), 1, Shape::new(10, 9, 28), 1),
         // A linear layer.
         Rig::new(132, Window::square(1, 1, 0), 1, Shape::flat(136), 139),
         // Groups of many channels, and of few.
@@ -172,24 +199,60 @@ fn report(pass: &str, ways: usize, ran: &BTreeMap<String, u32>) {
     assert_eq!(ran.len(), ways, "{ran:?}");
 }
 
+/// Runs the `ways` of a forward pass, each with and without a bias, against what comes of `exact`.
+fn forward(rig: &Rig, exact: &Rig, ways: Vec<(String, Way<ForwardTile>)>, ran: &mut BTreeMap<String, u32>) {
+    let gpu = Gpu::current().unwrap();
+    let [x, w, bias] = [&rig.x, &rig.w, &rig.bias].map(|values| Buffer::of(gpu, values).unwrap());
+    let (with, without) = (exact.y(true), exact.y(false));
+    for (name, way) in ways {
+        let what = format!("y of {:?} by {name}", rig.shape);
+        let scratch = way.scratch(rig.shape.forward_product().length);
+        for (bias, truth) in [(bias.ptr(), &with), (Ptr::NULL, &without)] {
+            onto(gpu, &what, truth, scratch, &[false], |y, _, scratch| {
+                rig.shape.run_forward(gpu, way, [x.ptr(), w.ptr(), bias, y], scratch)
+            });
+        }
+        *ran.entry(name).or_default() += 1;
+    }
+}
+
+/// The same of an input gradient, written and added.
+fn input_gradient(rig: &Rig, exact: &Rig, ways: Vec<(String, Way<GradientTile>)>, ran: &mut BTreeMap<String, u32>) {
+    let gpu = Gpu::current().unwrap();
+    let [dy, w] = [&rig.dy, &rig.w].map(|values| Buffer::of(gpu, values).unwrap());
+    let truth = exact.dx();
+    for (name, way) in ways {
+        let what = format!("dx of {:?} by {name}", rig.shape);
+        let scratch = way.scratch(rig.shape.dx_product().length);
+        onto(gpu, &what, &truth, scratch, &[false, true], |dx, add, scratch| {
+            rig.shape.run_dx(gpu, way, [dy.ptr(), w.ptr(), dx], add, scratch)
+        });
+        *ran.entry(name).or_default() += 1;
+    }
+}
+
+/// The same of a weight gradient.
+fn weight_gradient(rig: &Rig, exact: &Rig, ways: Vec<(String, Way<GradientTile>)>, ran: &mut BTreeMap<String, u32>) {
+    let gpu = Gpu::current().unwrap();
+    let [x, dy] = [&rig.x, &rig.dy].map(|values| Buffer::of(gpu, values).unwrap());
+    let truth = exact.dw();
+    for (name, way) in ways {
+        let what = format!("dw of {:?} by {name}", rig.shape);
+        let scratch = way.scratch(rig.shape.dw_product().length);
+        onto(gpu, &what, &truth, scratch, &[false, true], |dw, add, scratch| {
+            rig.shape.run_dw(gpu, way, [x.ptr(), dy.ptr(), dw], add, scratch)
+        });
+        *ran.entry(name).or_default() += 1;
+    }
+}
+
 #[test]
 fn every_kernel_of_the_forward_pass_agrees_with_the_reference() {
     double::on_double("ops::conv2d::cuda::tests::every_kernel_of_the_forward_pass_agrees_with_the_reference", || {
-        let (gpu, mut ran) = (Gpu::current().unwrap(), BTreeMap::new());
+        let mut ran = BTreeMap::new();
         for rig in rigs() {
-            let [x, w, bias] = [&rig.x, &rig.w, &rig.bias].map(|values| Buffer::of(gpu, values).unwrap());
-            let (with, without) = (rig.y(true), rig.y(false));
-            let product = rig.shape.forward_product();
-            for (name, way) in rig.ways(product, &FORWARD, &FORWARD_ANY, false) {
-                let what = format!("y of {:?} by {name}", rig.shape);
-                let scratch = way.scratch(product.length);
-                for (bias, truth) in [(bias.ptr(), &with), (Ptr::NULL, &without)] {
-                    onto(gpu, &what, truth, scratch, &[false], |y, _, scratch| {
-                        rig.shape.run_forward(gpu, way, [x.ptr(), w.ptr(), bias, y], scratch)
-                    });
-                }
-                *ran.entry(name).or_default() += 1;
-            }
+            let ways = rig.ways(rig.shape.forward_product(), &FORWARD, &FORWARD_ANY, false);
+            forward(&rig, &rig, ways, &mut ran);
         }
         report("forward", 2 * (FORWARD.len() + FORWARD_ANY.len()) + 3, &ran);
     });
@@ -198,17 +261,10 @@ fn every_kernel_of_the_forward_pass_agrees_with_the_reference() {
 #[test]
 fn every_kernel_of_the_input_gradient_agrees_with_the_reference() {
     double::on_double("ops::conv2d::cuda::tests::every_kernel_of_the_input_gradient_agrees_with_the_reference", || {
-        let (gpu, mut ran) = (Gpu::current().unwrap(), BTreeMap::new());
+        let mut ran = BTreeMap::new();
         for rig in rigs() {
-            let [dy, w] = [&rig.dy, &rig.w].map(|values| Buffer::of(gpu, values).unwrap());
-            let (truth, product) = (rig.dx(), rig.shape.dx_product());
-            for (name, way) in rig.ways(product, &DX, &DX_ANY, false) {
-                let what = format!("dx of {:?} by {name}", rig.shape);
-                onto(gpu, &what, &truth, way.scratch(product.length), &[false, true], |dx, add, scratch| {
-                    rig.shape.run_dx(gpu, way, [dy.ptr(), w.ptr(), dx], add, scratch)
-                });
-                *ran.entry(name).or_default() += 1;
-            }
+            let ways = rig.ways(rig.shape.dx_product(), &DX, &DX_ANY, false);
+            input_gradient(&rig, &rig, ways, &mut ran);
         }
         report("input gradient", 2 * (DX.len() + DX_ANY.len()) + 3, &ran);
     });
@@ -217,18 +273,54 @@ fn every_kernel_of_the_input_gradient_agrees_with_the_reference() {
 #[test]
 fn every_kernel_of_the_weight_gradient_agrees_with_the_reference() {
     double::on_double("ops::conv2d::cuda::tests::every_kernel_of_the_weight_gradient_agrees_with_the_reference", || {
-        let (gpu, mut ran) = (Gpu::current().unwrap(), BTreeMap::new());
+        let mut ran = BTreeMap::new();
         for rig in rigs() {
-            let [x, dy] = [&rig.x, &rig.dy].map(|values| Buffer::of(gpu, values).unwrap());
-            let (truth, product) = (rig.dw(), rig.shape.dw_product());
-            for (name, way) in rig.ways(product, &DW, &DW_ANY, true) {
-                let what = format!("dw of {:?} by {name}", rig.shape);
-                onto(gpu, &what, &truth, way.scratch(product.length), &[false, true], |dw, add, scratch| {
-                    rig.shape.run_dw(gpu, way, [x.ptr(), dy.ptr(), dw], add, scratch)
-                });
-                *ran.entry(name).or_default() += 1;
-            }
+            let ways = rig.ways(rig.shape.dw_product(), &DW, &DW_ANY, true);
+            weight_gradient(&rig, &rig, ways, &mut ran);
         }
         report("weight gradient", 2 * (DW.len() + DW_ANY.len()) + 6, &ran);
+    });
+}
+
+/// Shapes that tensor cores take.
+fn rigs_in_fours() -> impl Iterator<Item = Rig> {
+    rigs().into_iter().filter(|rig| rig.shape.quads())
+}
+
+// Of operands that were rounded before, a product on tensor cores is as exact as one in f32.
+
+#[test]
+fn every_kernel_of_the_tf32_forward_pass_agrees_with_the_reference() {
+    double::on_double("ops::conv2d::cuda::tests::every_kernel_of_the_tf32_forward_pass_agrees_with_the_reference", || {
+        let mut ran = BTreeMap::new();
+        for rig in rigs_in_fours() {
+            let ways = Rig::on_tiles(rig.shape.forward_product(), "", &TF32_FORWARD);
+            forward(&rig, &rig.in_tf32(), ways, &mut ran);
+        }
+        report("tf32 forward", 2 * TF32_FORWARD.len(), &ran);
+    });
+}
+
+#[test]
+fn every_kernel_of_the_tf32_input_gradient_agrees_with_the_reference() {
+    double::on_double("ops::conv2d::cuda::tests::every_kernel_of_the_tf32_input_gradient_agrees_with_the_reference", || {
+        let mut ran = BTreeMap::new();
+        for rig in rigs_in_fours() {
+            let ways = Rig::on_tiles(rig.shape.dx_product(), "", &TF32_DX);
+            input_gradient(&rig, &rig.in_tf32(), ways, &mut ran);
+        }
+        report("tf32 input gradient", 2 * TF32_DX.len(), &ran);
+    });
+}
+
+#[test]
+fn every_kernel_of_the_tf32_weight_gradient_agrees_with_the_reference() {
+    double::on_double("ops::conv2d::cuda::tests::every_kernel_of_the_tf32_weight_gradient_agrees_with_the_reference", || {
+        let mut ran = BTreeMap::new();
+        for rig in rigs_in_fours() {
+            let ways = Rig::on_tiles(rig.shape.dw_product(), "", &TF32_DW);
+            weight_gradient(&rig, &rig.in_tf32(), ways, &mut ran);
+        }
+        report("tf32 weight gradient", 2 * TF32_DW.len(), &ran);
     });
 }
