@@ -1,9 +1,9 @@
 //! The program on the driver double: what a user of a GPU does.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use super::double::library;
+use super::double::with_driver;
 
 /// A small run on the built-in images: a fraction of a second on the CPU, half a minute interpreted.
 const RECIPE: &str = r#"
@@ -23,13 +23,27 @@ lr = 0.005
 epochs = 2
 "#;
 
-fn handgrad(place: &Path, arguments: &str, driver: &Path) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_handgrad"));
-    command.args(arguments.split_whitespace()).current_dir(place).env("HANDGRAD_CUDA_DRIVER", driver);
+fn program(place: &Path, arguments: &str) -> Command {
+    // Tests that were moved to another machine have the program elsewhere.
+    let program = std::env::var_os("HANDGRAD_TEST_PROGRAM").map(PathBuf::from);
+    let mut command = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_handgrad").into()));
+    command.args(arguments.split_whitespace()).current_dir(place);
+    command
+}
+
+/// Runs the program with a driver.
+pub fn handgrad(place: &Path, arguments: &str) -> Output {
+    let mut command = program(place, arguments);
+    with_driver(&mut command);
     command.output().unwrap()
 }
 
-fn text(output: &Output) -> String {
+/// Runs it where there is none.
+pub fn without_driver(place: &Path, arguments: &str) -> Output {
+    program(place, arguments).env("HANDGRAD_CUDA_DRIVER", "/nowhere/libcuda.so.1").output().unwrap()
+}
+
+pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
@@ -50,9 +64,9 @@ fn place() -> tempfile::TempDir {
 
 #[test]
 fn training_on_a_gpu_comes_to_the_losses_of_the_cpu_and_each_goes_on_where_the_other_stopped() {
-    let (place, double) = (place(), library());
+    let place = place();
     let run = |arguments: &str| {
-        let output = handgrad(place.path(), arguments, &double);
+        let output = handgrad(place.path(), arguments);
         assert!(output.status.success(), "{arguments}: {}", text(&output));
     };
     run("train tiny.toml --backend cpu --out cpu");
@@ -70,8 +84,7 @@ fn training_on_a_gpu_comes_to_the_losses_of_the_cpu_and_each_goes_on_where_the_o
 #[test]
 fn without_a_driver_there_is_a_helpful_error() {
     let place = place();
-    let nowhere = Path::new("/nowhere/libcuda.so.1");
-    let output = handgrad(place.path(), "train tiny.toml --backend cuda --out gpu", nowhere);
+    let output = without_driver(place.path(), "train tiny.toml --backend cuda --out gpu");
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     for part in
@@ -79,16 +92,16 @@ fn without_a_driver_there_is_a_helpful_error() {
     {
         assert!(said.contains(part), "{part}: {said}");
     }
-    let output = handgrad(place.path(), "train tiny.toml --out cpu --epochs 1", nowhere);
+    let output = without_driver(place.path(), "train tiny.toml --out cpu --epochs 1");
     assert!(output.status.success(), "{}", text(&output));
-    let output = handgrad(place.path(), "doctor", nowhere);
+    let output = without_driver(place.path(), "doctor");
     assert!(output.status.success() && text(&output).contains("no CUDA driver"), "{}", text(&output));
 
-    let output = handgrad(place.path(), "doctor --json", &library());
+    let output = handgrad(place.path(), "doctor --json");
     let doctor: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(doctor["cuda"]["devices"][0]["index"], 0, "{doctor}");
-    let output = handgrad(place.path(), "train tiny.toml --backend cuda:7 --out gpu", &library());
-    assert!(text(&output).contains("cuda:7: no such device"), "{}", text(&output));
-    let output = handgrad(place.path(), "train tiny.toml --backend cuda:x --out gpu", &library());
+    let output = handgrad(place.path(), "train tiny.toml --backend cuda:99 --out gpu");
+    assert!(text(&output).contains("cuda:99: no such device"), "{}", text(&output));
+    let output = handgrad(place.path(), "train tiny.toml --backend cuda:x --out gpu");
     assert!(output.status.code() == Some(2) && text(&output).contains("cuda:N"), "{}", text(&output));
 }

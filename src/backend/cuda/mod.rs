@@ -48,6 +48,7 @@ pub use memory::Buffer;
 use crate::Result;
 use crate::backend::Backend;
 use crate::graph::Shape;
+use crate::infer::Device;
 use crate::ops::Op;
 
 /// f32 on an NVIDIA GPU: the one that was opened ([`Gpu::open`]), else the first.
@@ -58,6 +59,7 @@ impl Backend for Cuda {
     type Elem = f32;
     type Machine = CudaMachine;
     const NAME: &'static str = "cuda";
+    const FUSES: bool = false;
 
     fn scratch(op: &dyn Op, inputs: &[Shape], output: Shape, n: usize) -> Option<usize> {
         op.cuda().map(|kernel| kernel.scratch(inputs, output, n))
@@ -69,5 +71,9 @@ impl Backend for Cuda {
 
     fn check() -> Result<()> {
         Gpu::current().map(drop)
+    }
+
+    fn predicts_on() -> Result<Device> {
+        Gpu::current().map(|gpu| Device::Cuda(gpu.info().index))
     }
 }

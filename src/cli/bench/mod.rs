@@ -30,7 +30,7 @@ pub struct Args {
     /// Height and width of the images, in pixels; the recipe's by default.
     #[arg(long)]
     size: Option<usize>,
-    /// reference or cpu.
+    /// reference, cpu or cuda[:N].
     #[arg(long, default_value = "cpu")]
     backend: Backend,
     /// f32.
