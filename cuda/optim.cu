@@ -11,12 +11,14 @@
 //   rmsprop     v ← β·v + (1 − β)·g², d = √v + eps; p ← p − lr·(g/d + decoupled·p); with momentum in the place of g/d
 //               a/d, a ← μ·a + g, or a ← μ·a + g/d
 //   lamb        Adam's moments, p ← p − shrink·p, s = debias₁·m/d; p ← p − lr·min(‖p‖/‖s‖, 10)·s, norms per parameter
+//   muon        of matrices: m ← μ·m + (1 − μ)·g, direction d = m, or g + μ·(m − g) where Nesterov, in the place of v; x = d/‖d‖,
+//               some times x ← a·x + (b·G + c·G²)·x with G = x·xᵀ, by the kernels of linear layers; p ← p − (lr·size·x + lr·λ·p)
 //   lookahead   slow ← slow + α·(fast − slow), fast ← slow
 //   ema         average ← average + (1 − d)·(value − average)
 //   clip        g ← g·min(1, max_norm/(‖g‖ + 1e-6)), ‖g‖ over all pieces
 //
 // Operations are those of src/optim in their order, and none is fused with another: results are the same bits as on the CPU,
-// but for SAdam's softplus. Sums of squares are taken in f64 in an order that the pieces alone decide.
+// but for SAdam's softplus and Muon's products. Sums of squares are taken in f64 in an order that the pieces alone decide.
 //
 // Blocks have 256 threads. Grid "of pieces": as many blocks as pieces. Pieces of 4096 elements keep a GPU busy.
 #include "common.cuh"
@@ -213,6 +215,54 @@ extern "C" __global__ void __launch_bounds__(THREADS) optim_lamb_step(
         p = sub(p, mul(rate, __fdiv_rn(mul(debias1, m), denominator(averages, v))));
     };
     update_piece(pieces[blockIdx.x], update, p, m, v);
+}
+
+// Muon's first pass over its matrices: the moment, the direction, and the squares of each piece of that. keep: μ; take: 1 − μ.
+// Grid: of pieces.
+extern "C" __global__ void __launch_bounds__(THREADS) optim_muon_moments(
+    float *m, float *direction, const float *g, const Piece *pieces, float keep, float take, int nesterov, double *squares) {
+    double sum = 0.0;
+    const auto update = [&](float &m, float &direction, float g) {
+        m = add(mul(keep, m), mul(take, g));
+        direction = nesterov ? add(g, mul(keep, sub(m, g))) : m;
+        sum += square(direction);
+    };
+    update_piece(pieces[blockIdx.x], update, m, direction, g);
+    sum = sum_block(sum);
+    if (threadIdx.x == 0) squares[blockIdx.x] = sum;
+}
+
+// What each matrix's direction is multiplied with: 1/‖d‖, the norm counting as 1e-7 at least. A warp for each place. Grid:
+// ⌈count/8⌉.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    optim_muon_factors(const double *squares, const Place *places, int count, float *factors) {
+    const int which = (blockIdx.x * THREADS + threadIdx.x) / 32, lane = threadIdx.x % 32;
+    if (which >= count) return;
+    const Place place = places[which];
+    double sum = 0.0;
+    for (int piece = place.first + lane; piece < place.first + place.count; piece += 32) sum += squares[piece];
+    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    if (lane == 0) factors[which] = 1.0 / fmax(sqrt(sum), 1e-7);
+}
+
+// x = factors[which]·d of one matrix of n numbers. Grid: min(⌈n/1024⌉, 65535).
+extern "C" __global__ void __launch_bounds__(THREADS)
+    optim_muon_start(const float *direction, const float *factors, int which, float *x, int n) {
+    const float factor = factors[which];
+    map(x, n, 0, [=](float direction) { return mul(factor, direction); }, direction);
+}
+
+// y ← of_x·x + of_y·y. Grid: min(⌈n/1024⌉, 65535).
+extern "C" __global__ void __launch_bounds__(THREADS)
+    optim_muon_blend(const float *x, float *y, int n, float of_x, float of_y) {
+    map(y, n, 0, [=](float x, float y) { return add(mul(of_x, x), mul(of_y, y)); }, x, y);
+}
+
+// p ← p − (factor·x + shrink·p) of one matrix of n numbers, and the direction becomes x. Grid: min(⌈n/1024⌉, 65535).
+extern "C" __global__ void __launch_bounds__(THREADS)
+    optim_muon_step(float *p, float *direction, const float *x, int n, float factor, float shrink) {
+    map(p, n, 0, [=](float p, float x) { return sub(p, add(mul(factor, x), mul(shrink, p))); }, p, x);
+    map(direction, n, 0, [=](float x) { return x; }, x);
 }
 
 // Grid: of pieces; states, too, are pieces.

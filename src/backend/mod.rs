@@ -101,6 +101,8 @@ pub trait Backend: Sized + Send + Sync + 'static {
     const NAME: &'static str;
     /// The precision of the recipes that it runs.
     const PRECISION: Precision = Precision::F32;
+    /// Whether it has the layers that an inference plan makes of several ([`ConvNormAct`](crate::ops::ConvNormAct)).
+    const FUSES: bool = true;
     /// Elements of working memory that either pass of `op` needs for up to `n` images; `None` where this backend does not
     /// have the op.
     fn scratch(op: &dyn Op, inputs: &[Shape], output: Shape, n: usize) -> Option<usize>;
@@ -116,6 +118,14 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// What is missing.
     fn check() -> crate::Result<()> {
         Ok(())
+    }
+    /// Where models predict that it has trained.
+    ///
+    /// # Errors
+    /// Those of [`Backend::check`].
+    #[cfg(feature = "infer")]
+    fn predicts_on() -> crate::Result<crate::infer::Device> {
+        Ok(crate::infer::Device::Cpu)
     }
 }
 

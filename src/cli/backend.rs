@@ -5,7 +5,8 @@ use std::str::FromStr;
 #[cfg(feature = "cuda")]
 use crate::backend::Cuda;
 use crate::backend::{Backend as _, Cpu, Precision, Reference};
-use crate::{Error, ErrorKind, Result, infer};
+use crate::infer::{self, Device};
+use crate::{Error, ErrorKind, Result};
 
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +107,17 @@ fn cuda(text: &str) -> Result<Backend, String> {
 #[cfg(not(feature = "cuda"))]
 fn cuda(_text: &str) -> Result<Backend, String> {
     Err("this build has no CUDA backend: build with --features cuda, or take --backend cpu".into())
+}
+
+/// `--backend` of what only predicts.
+pub fn device(text: &str) -> Result<Device, String> {
+    match text.parse() {
+        Ok(Backend::Cpu) => Ok(Device::Cpu),
+        #[cfg(feature = "cuda")]
+        Ok(Backend::Cuda(index)) => Ok(Device::Cuda(index)),
+        Err(why) if text.starts_with("cuda") => Err(why),
+        Ok(Backend::Reference) | Err(_) => Err("expected cpu or cuda[:N]".into()),
+    }
 }
 
 /// Runs `work` on a pool of `threads` (all cores where not given); the whole program enters it once.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use ndarray::ArrayView3;
 use serde_json::json;
 
-use super::backend::{in_pool, threads};
+use super::backend::{device, in_pool, threads};
 use super::out::Out;
 use crate::data::{Dataset, Split};
-use crate::infer::{EvalConfig, Evaluation, Model, TopLoss, Views, evaluate};
+use crate::infer::{Device, EvalConfig, Evaluation, Model, TopLoss, Views, evaluate};
 use crate::io::draw::{self, Cell, Sheet};
 use crate::io::plot;
 use crate::recipe::Tta;
@@ -35,6 +35,9 @@ pub struct Args {
     /// Images per batch
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: u32,
+    /// cpu or cuda[:N]
+    #[arg(long, value_name = "B", default_value = "cpu", value_parser = device)]
+    backend: Device,
     /// Threads; all cores by default
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
@@ -85,6 +88,7 @@ pub fn run(args: Args) -> Result<()> {
         views,
         seed: args.seed,
         top_losses: args.top_losses as usize,
+        device: args.backend,
         ..Default::default()
     };
     let evaluation = in_pool(args.threads, || evaluate(&model, &dataset, &config))?;

@@ -8,9 +8,9 @@ use ndarray::{Array2, Array3, Array4, Axis, s};
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::backend::{in_pool, threads};
+use super::backend::{device, in_pool, threads};
 use super::out::Out;
-use crate::infer::{Model, Prediction, Session, Views, pixels};
+use crate::infer::{Device, Model, Prediction, Session, Views, pixels};
 use crate::io::picture;
 use crate::{Error, ErrorKind, Result};
 
@@ -37,6 +37,9 @@ pub struct Args {
     /// Average the scores of each image's views: `flip`, `flip_translate`
     #[arg(long, value_name = "VIEWS", default_value = "one", value_parser = views)]
     tta: Views,
+    /// cpu or cuda[:N]
+    #[arg(long, value_name = "B", default_value = "cpu", value_parser = device)]
+    backend: Device,
     /// Threads; all cores by default
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
@@ -53,7 +56,7 @@ pub fn run(args: Args) -> Result<()> {
     let model = Model::load(&args.model)?;
     let mut printer = Printer::new(args.top as usize, args.json);
     let paths = Paths { arguments: args.images.into(), reads_stdin: false, in_folders: Vec::new() };
-    in_pool(args.threads, || classify(&model, args.tta, paths, &mut printer))?;
+    in_pool(args.threads, || classify(&model, (args.backend, args.tta), paths, &mut printer))?;
     printer.finish()
 }
 
@@ -62,10 +65,10 @@ fn views(name: &str) -> std::result::Result<Views, String> {
     name.parse().map_err(|_| "expected one, flip or flip_translate".into())
 }
 
-fn classify(model: &Model, views: Views, mut paths: Paths, printer: &mut Printer) -> Result<()> {
+fn classify(model: &Model, (on, views): (Device, Views), mut paths: Paths, printer: &mut Printer) -> Result<()> {
     let (height, width) = model.size();
     let batch_size = (BATCH_PIXELS / height.saturating_mul(width).max(1)).clamp(1, BATCH);
-    let mut session = model.session(batch_size)?.with_views(views)?;
+    let mut session = model.session_on(on, batch_size)?.with_views(views)?;
     let mut probabilities = Array2::zeros((batch_size, model.classes().len()));
     while !printer.out.is_closed() {
         let batch: Vec<Found> = paths.by_ref().take(batch_size).collect();

@@ -7,7 +7,7 @@ use ndarray::ArrayView1;
 use serde::Serialize;
 
 use super::session::{log_sum_exp, non_finite};
-use super::{Model, Session, Views};
+use super::{Device, Model, Session, Views};
 use crate::data::{Augment, Dataset, Loader, LoaderConfig, Normalise, Split};
 use crate::plan::Arena;
 use crate::rng::Key;
@@ -30,6 +30,8 @@ pub struct EvalConfig {
     pub seed: u64,
     /// How many of the images with the highest losses to name.
     pub top_losses: usize,
+    /// Where the model runs.
+    pub device: Device,
 }
 
 impl Default for EvalConfig {
@@ -42,6 +44,7 @@ impl Default for EvalConfig {
             augment: Augment::CIFAR,
             seed: 0,
             top_losses: 0,
+            device: Device::Cpu,
         }
     }
 }
@@ -93,7 +96,7 @@ impl Evaluation {
     }
 }
 
-/// Evaluates a model on the current rayon pool. Accuracies count images, so the batch size changes none.
+/// Evaluates a model, on the CPU on the current rayon pool. Accuracies count images, so the batch size changes none.
 ///
 /// Test-time augmentation averages the probabilities of the plain pass and of `tta` augmented ones (the published
 /// CIFAR-10 progression: 4). Each pass has the mean scores of its views.
@@ -102,11 +105,12 @@ impl Evaluation {
 ///
 /// # Errors
 /// Kind [`ErrorKind::Usage`] where the dataset's classes are not the model's or the split is empty,
-/// [`ErrorKind::Shape`] where its images have another size and the model's framing is exact, [`ErrorKind::NonFinite`] where a score is not finite.
+/// [`ErrorKind::Shape`] where its images have another size and the model's framing is exact, [`ErrorKind::NonFinite`] where a score is not finite;
+/// those of [`Model::session_on`].
 pub fn evaluate(model: &Model, dataset: &Arc<Dataset>, config: &EvalConfig) -> Result<Evaluation> {
     check_classes(model, dataset)?;
     let batch = config.batch.min(dataset.split(config.split).len().max(1));
-    let mut session = model.session(batch)?.with_views(config.views)?;
+    let mut session = model.session_on(config.device, batch)?.with_views(config.views)?;
     let mut sums = Sums { most: config.top_losses, ..Sums::default() };
     if config.tta == 0 {
         pass(&mut session, dataset, config, 0, |i, scores, label| {

@@ -4,7 +4,8 @@
 //! - [`Model::predict`] classifies one image of any size.
 //! - [`Model::grad_cam`] says where in an image something speaks for a class, [`Model::features`] what a layer makes of
 //!   it.
-//! - [`Model::session`] gives a [`Session`]: memory for batches of up to some size, which predicts without allocating.
+//! - [`Model::session`] gives a [`Session`]: memory for batches of up to some size, which predicts without allocating;
+//!   [`Model::session_on`] one that runs on a GPU.
 //!
 //! Work runs on the current rayon pool: the global one, or the host's own where it calls from inside
 //! `ThreadPool::install`; [`in_pool`] makes one of a given size. Results have the same bits for any number of threads.
@@ -12,6 +13,7 @@
 #[cfg(feature = "train")]
 mod evaluate;
 mod explain;
+mod memory;
 mod model;
 #[cfg(feature = "image")]
 mod picture;
@@ -23,6 +25,7 @@ mod views;
 #[cfg(feature = "train")]
 pub use evaluate::{EvalConfig, Evaluation, TopLoss, evaluate};
 pub use explain::Cam;
+pub use memory::Device;
 pub use model::Model;
 #[cfg(feature = "cli")]
 pub(crate) use picture::{open_image, pixels};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ndarray::{ArrayView3, Axis};
 
 use super::session::{Runner, Session};
-use super::{Prediction, framed};
+use super::{Device, Prediction, framed};
 use crate::backend::{Backend as _, Cpu, Real};
 use crate::graph::Graph;
 use crate::io::model_file::{self, ModelFile, ModelInfo};
@@ -124,12 +124,22 @@ impl Model {
         &self.inner.graph
     }
 
-    /// Memory and a plan for batches of up to `max_batch` images.
+    /// Memory and a plan for batches of up to `max_batch` images, on the CPU.
     ///
     /// # Errors
     /// Kind [`ErrorKind::Usage`] for a batch of 0 or beyond 2^20, [`ErrorKind::Unsupported`] where memory is too small.
     pub fn session(&self, max_batch: usize) -> Result<Session> {
-        Ok(Session { model: self.clone(), runner: Runner::new(&self.inner, max_batch)? })
+        self.session_on(Device::Cpu, max_batch)
+    }
+
+    /// [`Model::session`] on a device. On a GPU the layers run one by one, as training's evaluation runs them, so that scores
+    /// differ from the CPU's by rounding; a session there holds the weights once more.
+    ///
+    /// # Errors
+    /// As [`Model::session`]; kind [`ErrorKind::Unsupported`] where there is no such device or no kernel for a layer,
+    /// [`ErrorKind::Usage`] where another device is open, [`ErrorKind::Device`] where it fails.
+    pub fn session_on(&self, device: Device, max_batch: usize) -> Result<Session> {
+        Ok(Session { model: self.clone(), runner: Runner::new(&self.inner, max_batch, device)? })
     }
 
     /// Classifies one RGB image `[height, width, 3]` of any size, brought to the model's as its preprocessing says.
@@ -142,10 +152,10 @@ impl Model {
         let kept = self.lock().pop();
         let mut runner = match kept {
             Some(runner) => runner,
-            None => Runner::new(&self.inner, 1)?,
+            None => Runner::new(&self.inner, 1, Device::Cpu)?,
         };
         runner.feed_bytes(&self.inner, image.view().insert_axis(Axis(0)))?;
-        runner.run(&self.inner, 1);
+        runner.run(&self.inner, 1)?;
         let mut probabilities = vec![0.0; self.classes().len()];
         let result = runner.probabilities(&self.inner, 1, |_, c, p| probabilities[c] = p);
         let mut idle = self.lock();

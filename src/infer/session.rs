@@ -1,19 +1,18 @@
 //! Memory and a plan for batches: predicts without allocating.
 
 use std::fmt;
-use std::sync::Arc;
 
 use ndarray::{ArrayView2, ArrayView4, ArrayViewMut2};
 
+use super::memory::{Device, Memory};
 use super::model::Inner;
 use super::{Model, Views};
-use crate::backend::{Cpu, parallel};
-use crate::plan::{Arena, Input, Mode, Plan};
-use crate::rng::Key;
+use crate::backend::parallel;
+use crate::plan::{Arena, Plan};
 use crate::{Error, ErrorKind, Result};
 
-/// Predicts batches of up to a fixed number of images; its calls allocate nothing (inside a rayon pool: entering the
-/// global one from outside may).
+/// Predicts batches of up to a fixed number of images; its calls on the CPU allocate nothing (inside a rayon pool: entering
+/// the global one from outside may).
 ///
 /// ```
 /// # use handgrad::io::model_file::{ModelInfo, Preprocessing};
@@ -62,23 +61,23 @@ impl Session {
         Ok(self)
     }
 
-    /// Bytes of memory that it holds, the shared weights apart.
+    /// Bytes of memory that it holds, the shared weights apart, the GPU's included where it runs there.
     pub fn bytes(&self) -> usize {
-        let Runner { arena, states, input, several, .. } = &self.runner;
+        let Runner { memory, input, several, .. } = &self.runner;
         let several = several.as_ref().map_or(0, |several| several.view.len() + several.scores.len());
-        (arena.len() + states.len() + input.len() + several) * size_of::<f32>()
+        (memory.len() + input.len() + several) * size_of::<f32>()
     }
 
     /// Writes the class probabilities `[n, classes]` of `n` RGB images `[n, height, width, 3]` of the model's size.
     ///
     /// # Errors
     /// Kind [`ErrorKind::Shape`] where `images` or `out` do not fit, [`ErrorKind::NonFinite`] where a score is not
-    /// finite.
+    /// finite, [`ErrorKind::Device`] where a GPU fails.
     pub fn predict_into(&mut self, images: ArrayView4<'_, u8>, out: ArrayViewMut2<'_, f32>) -> Result<()> {
         self.check_out(images.dim().0, &out)?;
         let inner = self.model.inner();
         self.runner.feed_bytes(inner, images)?;
-        self.runner.run(inner, images.dim().0);
+        self.runner.run(inner, images.dim().0)?;
         self.write(images.dim().0, out)
     }
 
@@ -96,16 +95,16 @@ impl Session {
     /// `[n, height, width, 3]`.
     ///
     /// # Errors
-    /// Kind [`ErrorKind::Shape`] where `images` do not fit.
+    /// Kind [`ErrorKind::Shape`] where `images` do not fit, [`ErrorKind::Device`] where a GPU fails.
     pub fn scores(&mut self, images: ArrayView4<'_, f32>) -> Result<ArrayView2<'_, f32>> {
         let (inner, n) = (self.model.inner(), images.dim().0);
         self.runner.check_images(images.dim())?;
         if images.is_standard_layout() {
-            self.runner.run_on(inner, images);
+            self.runner.run_on(inner, images)?;
         } else {
             let input = self.runner.input.all_mut();
             input.iter_mut().zip(images).for_each(|(to, &from)| *to = from);
-            self.runner.run(inner, n);
+            self.runner.run(inner, n)?;
         }
         Ok(self.runner.scores(n))
     }
@@ -132,11 +131,7 @@ impl fmt::Debug for Session {
 /// A plan with all memory that it needs besides the weights.
 pub(super) struct Runner {
     plan: Plan,
-    /// The weights as the kernels read them, which all runners of a model share.
-    prepared: Arc<Arena<f32>>,
-    arena: Arena<f32>,
-    /// A copy of the model's: kernels get it to change, although only training does.
-    states: Arena<f32>,
+    memory: Memory,
     /// Normalised images.
     input: Arena<f32>,
     several: Option<Several>,
@@ -152,20 +147,11 @@ struct Several {
 }
 
 impl Runner {
-    pub fn new(inner: &Inner, max_batch: usize) -> Result<Self> {
-        let plan = Plan::compile::<Cpu>(&inner.graph, max_batch, Mode::Infer)?;
+    pub fn new(inner: &Inner, max_batch: usize, device: Device) -> Result<Self> {
+        let (plan, memory) = Memory::new(inner, max_batch, device)?;
         let image = inner.graph.shape(inner.graph.images()).len();
-        let mut states = Arena::new(inner.params.states().len())?;
-        states.all_mut().copy_from_slice(inner.params.states());
-        Ok(Runner {
-            prepared: inner.prepared(&plan)?,
-            arena: Arena::new(plan.arena_len())?,
-            states,
-            // A batch has at most 2^20 images of fewer than 2^31 numbers.
-            input: Arena::new(image * max_batch)?,
-            several: None,
-            plan,
-        })
+        // A batch has at most 2^20 images of fewer than 2^31 numbers.
+        Ok(Runner { plan, memory, input: Arena::new(image * max_batch)?, several: None })
     }
 
     fn check_images(&self, (n, h, w, c): (usize, usize, usize, usize)) -> Result<()> {
@@ -197,24 +183,24 @@ impl Runner {
     }
 
     /// Runs the model on the first `n` images of the input buffer.
-    pub fn run(&mut self, inner: &Inner, n: usize) {
+    pub fn run(&mut self, inner: &Inner, n: usize) -> Result<()> {
         let shape = inner.graph.shape(inner.graph.images());
-        let Runner { plan, prepared, arena, states, input, several } = self;
+        let Runner { plan, memory, input, several } = self;
         let images = ArrayView4::from_shape((n, shape.h, shape.w, shape.c), &input.all()[..n * shape.len()]);
         let images = images.expect("the slice is as long as its shape says");
-        infer(plan, (inner, prepared.all()), states, arena, several.as_mut(), images);
+        infer(plan, memory, inner, several.as_mut(), images)
     }
 
     /// Runs the model on contiguous images that lie elsewhere.
-    fn run_on(&mut self, inner: &Inner, images: ArrayView4<'_, f32>) {
-        let Runner { plan, prepared, arena, states, several, .. } = self;
-        infer(plan, (inner, prepared.all()), states, arena, several.as_mut(), images);
+    fn run_on(&mut self, inner: &Inner, images: ArrayView4<'_, f32>) -> Result<()> {
+        let Runner { plan, memory, several, .. } = self;
+        infer(plan, memory, inner, several.as_mut(), images)
     }
 
     /// The scores `[n, outputs]` of the last run.
     fn scores(&self, n: usize) -> ArrayView2<'_, f32> {
         match &self.several {
-            None => self.plan.logits(n, &self.arena),
+            None => self.memory.logits(&self.plan, n),
             Some(several) => {
                 let outputs = self.plan.classes();
                 ArrayView2::from_shape((n, outputs), &several.scores.all()[..n * outputs])
@@ -245,19 +231,12 @@ impl Runner {
 /// Runs the plan on images, or on each of several views of them, whose mean scores it then leaves in `several`.
 fn infer(
     plan: &Plan,
-    (inner, prepared): (&Inner, &[f32]),
-    states: &mut Arena<f32>,
-    arena: &mut Arena<f32>,
+    memory: &mut Memory,
+    inner: &Inner,
     several: Option<&mut Several>,
     images: ArrayView4<'_, f32>,
-) {
-    fn input(images: ArrayView4<'_, f32>) -> Input<'_, f32> {
-        Input { images, targets: None, key: Key::new(0) }
-    }
-    let Some(Several { views, view, scores }) = several else {
-        plan.infer::<Cpu>(input(images), (&inner.params, prepared), states, arena);
-        return;
-    };
+) -> Result<()> {
+    let Some(Several { views, view, scores }) = several else { return memory.run(plan, inner, images) };
     let (n, shape) = (images.dim().0, inner.graph.shape(inner.graph.images()));
     let pixels = images.to_slice().expect("checked to be contiguous");
     let mean = &mut scores.all_mut()[..n * plan.classes()];
@@ -266,9 +245,10 @@ fn infer(
         let to = &mut view.all_mut()[..pixels.len()];
         one.write(pixels, shape, to);
         let images = ArrayView4::from_shape(images.dim(), &*to).expect("as long as the images");
-        plan.infer::<Cpu>(input(images), (&inner.params, prepared), states, arena);
-        mean.iter_mut().zip(plan.logits(n, arena)).for_each(|(mean, score)| *mean += one.weight * score);
+        memory.run(plan, inner, images)?;
+        mean.iter_mut().zip(memory.logits(plan, n)).for_each(|(mean, score)| *mean += one.weight * score);
     }
+    Ok(())
 }
 
 /// The largest score, and log Σ exp(score − largest): finite for finite scores.

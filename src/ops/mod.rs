@@ -123,6 +123,9 @@ pub fn cuda_kernels() -> Vec<crate::backend::cuda::KernelInfo> {
     [rooms.concat(), conv2d::cuda::KERNELS.concat()].concat()
 }
 
+#[cfg(feature = "cuda")]
+pub(crate) use linear::cuda::Products;
+
 /// y = x for `n` elements on a GPU.
 #[cfg(feature = "cuda")]
 pub(crate) fn copy_on_device(

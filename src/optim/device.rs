@@ -31,6 +31,21 @@ kernels! { "optim":
     /// LAMB's last pass.
     /// Grid: a block for each piece; block 256.
     pub(super) fn optim_lamb_step(p: Ptr, m: Ptr, v: Ptr, pieces: Ptr, rates: Ptr, averages: Averages, debias1: f32);
+    /// Muon's first pass over its matrices: moments, directions, and the squares of each piece of these.
+    /// Grid: a block for each piece; block 256.
+    pub(super) fn optim_muon_moments(m: Ptr, direction: Ptr, g: Ptr, pieces: Ptr, keep: f32, take: f32, nesterov: i32, squares: Ptr);
+    /// What each matrix's direction is multiplied with, so that its norm is 1.
+    /// Grid ⌈count/8⌉; block 256.
+    pub(super) fn optim_muon_factors(squares: Ptr, places: Ptr, count: i32, factors: Ptr);
+    /// x = factors\[which\]·direction.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
+    pub(super) fn optim_muon_start(direction: Ptr, factors: Ptr, which: i32, x: Ptr, n: i32);
+    /// y ← of_x·x + of_y·y.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
+    pub(super) fn optim_muon_blend(x: Ptr, y: Ptr, n: i32, of_x: f32, of_y: f32);
+    /// p ← p − (factor·x + shrink·p), direction ← x.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
+    pub(super) fn optim_muon_step(p: Ptr, direction: Ptr, x: Ptr, n: i32, factor: f32, shrink: f32);
     /// slow ← slow + α·(fast − slow), fast ← slow.
     /// Grid: a block for each piece; block 256.
     pub(super) fn optim_lookahead(fast: Ptr, slow: Ptr, pieces: Ptr, alpha: f32);
@@ -109,8 +124,13 @@ pub(super) struct Pieces {
 impl Pieces {
     /// Those of the parameters that a step moves.
     pub fn of(gpu: &'static Gpu, table: &ParamTable) -> Result<Self> {
-        let moved = table.places().iter().filter(|place| !place.pieces.is_empty());
-        Pieces::cut(gpu, moved.map(|place| (place.offset, place.len, place.group)))
+        Pieces::some(gpu, table, |_| true)
+    }
+
+    /// Those of them whose place in the table is wanted.
+    pub fn some(gpu: &'static Gpu, table: &ParamTable, wanted: impl Fn(usize) -> bool) -> Result<Self> {
+        let moved = table.places().iter().enumerate().filter(|(i, place)| !place.pieces.is_empty() && wanted(*i));
+        Pieces::cut(gpu, moved.map(|(_, place)| (place.offset, place.len, place.group)))
     }
 
     /// All of a buffer.

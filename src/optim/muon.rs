@@ -1,8 +1,13 @@
 //! Muon: momentum made orthogonal, for the weight matrices inside a network.
 
+#[cfg(feature = "cuda")]
+mod device;
+
 use rayon::prelude::*;
 
 use super::adam::{Averages, MOMENTS, power};
+#[cfg(feature = "cuda")]
+use super::device::There;
 use super::rule::{Core, Rule, check_fraction, check_size};
 use super::{AdamConfig, ParamTable, Rates};
 use crate::backend::Real;
@@ -84,6 +89,8 @@ pub struct Muon<E> {
     /// Each group's lr and lr·λ in one step.
     rates: Vec<(f64, f64)>,
     work: Work<E>,
+    #[cfg(feature = "cuda")]
+    device: There<device::Working>,
 }
 
 /// One weight that is stepped as a matrix.
@@ -111,6 +118,12 @@ impl Matrix {
     /// Rows and columns of x: the shorter and the longer side.
     fn sides(&self) -> (usize, usize) {
         (self.inputs.min(self.outputs), self.inputs.max(self.outputs))
+    }
+
+    /// The factor on the rate.
+    fn size(&self, match_rms: bool) -> f64 {
+        let (long, short) = (self.sides().1 as f64, self.outputs as f64 / self.inputs as f64);
+        if match_rms { 0.2 * long.sqrt() } else { short.max(1.0).sqrt() }
     }
 }
 
@@ -148,7 +161,26 @@ impl<E: Real> Muon<E> {
         }
         let rates = Vec::with_capacity(table.groups(0.0).count());
         let work = Work::new(&matrices);
-        Ok(Muon { config, core: Core::new(table, &MOMENTS), matrices, pieces, rates, work })
+        Ok(Muon {
+            config,
+            core: Core::new(table, &MOMENTS),
+            matrices,
+            pieces,
+            rates,
+            work,
+            #[cfg(feature = "cuda")]
+            device: There::default(),
+        })
+    }
+
+    /// Sets the rates of a step, and gives μ, Adam's averages, and 1/(1 − β₁ᵗ).
+    fn prepare(&mut self, rates: Rates) -> (f64, Averages<E>, f64) {
+        let (step, MuonConfig { momentum, weight_decay, adam, .. }) = (self.core.steps + 1, self.config);
+        let of_group = |(lr_scale, wd): (f64, f64)| (rates.lr * lr_scale, rates.lr * lr_scale * wd);
+        self.rates.clear();
+        self.rates.extend(self.core.table.groups(weight_decay).map(of_group));
+        let debias = 1.0 / (1.0 - power(adam.momentum, step));
+        (rates.momentum.unwrap_or(momentum), Averages::new(&adam, adam.momentum, step), debias)
     }
 
     /// The elements that it keeps beside its moments, to work on its largest matrix.
@@ -213,19 +245,13 @@ impl<E: Real> Rule for Muon<E> {
     }
 
     fn apply(&mut self, values: &mut [E], grads: &[E], rates: Rates) -> Result<()> {
-        let MuonConfig { nesterov, ns_steps, match_rms, weight_decay, adam, adam_lr_scale, .. } = self.config;
-        let step = self.core.steps + 1;
-        let mu = rates.momentum.unwrap_or(self.config.momentum);
-        let averages = Averages::new(&adam, adam.momentum, step);
+        let MuonConfig { nesterov, ns_steps, match_rms, adam_lr_scale, .. } = self.config;
+        let (mu, averages, debias) = self.prepare(rates);
         let Core { table, moments, .. } = &mut self.core;
         let [m, v] = &mut moments[..] else { unreachable!("there are two moments") };
-        self.rates.clear();
-        let group_rates = |(lr_scale, wd): (f64, f64)| (rates.lr * lr_scale, rates.lr * lr_scale * wd);
-        self.rates.extend(table.groups(weight_decay).map(group_rates));
 
         // One pass over all: Adam's parameters are stepped, the matrices get their direction.
         let groups = &self.rates;
-        let debias = 1.0 / (1.0 - power(adam.momentum, step));
         let (keep, take) = (E::of(mu), E::of(1.0 - mu));
         let buffers = (((&mut *values, &mut m[..]), &mut v[..]), grads);
         table.each_with(buffers, &mut self.pieces, |(((values, m), v), grads), group, (is_matrix, squares)| {
@@ -264,15 +290,18 @@ impl<E: Real> Rule for Muon<E> {
             } else {
                 transpose(&self.work.x[..r * c], direction, inputs, E::one());
             }
-            let (long, short) = (inputs.max(outputs) as f64, outputs as f64 / inputs as f64);
-            let size = if match_rms { 0.2 * long.sqrt() } else { short.max(1.0).sqrt() };
             let (lr, lr_decay) = groups[place.group];
-            let (factor, shrink) = (E::of(lr * size), E::of(lr_decay));
+            let (factor, shrink) = (E::of(lr * matrix.size(match_rms)), E::of(lr_decay));
             values[range].par_chunks_mut(PIECE).zip(direction.par_chunks(PIECE)).for_each(|(values, direction)| {
                 values.iter_mut().zip(direction).for_each(|(p, &x)| *p = *p - (factor * x + shrink * *p));
             });
         }
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn apply_on_device(&mut self, on: super::OnDevice, rates: Rates) -> Result<bool> {
+        device::step(self, on, rates).map(|()| true)
     }
 }
 

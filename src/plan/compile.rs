@@ -18,7 +18,7 @@ impl Plan {
         if max_batch == 0 || max_batch > 1 << 20 {
             return Err(Error::new(ErrorKind::Usage, "batch", max_batch).expected("1 to 1,048,576 images"));
         }
-        let fused = if mode == Mode::Infer { Some(super::fuse::fuse(graph)?) } else { None };
+        let fused = if mode == Mode::Infer && B::FUSES { Some(super::fuse::fuse(graph)?) } else { None };
         let graph = fused.as_ref().unwrap_or(graph);
         check_passes(graph, mode)?;
         check_backend::<B>(graph)?;

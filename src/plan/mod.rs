@@ -31,7 +31,8 @@ pub enum Mode {
     Train,
     /// Forward and loss, with evaluation statistics.
     Eval,
-    /// Forward, with evaluation statistics, where layers that can run as one do, and weights are prepared once.
+    /// Forward, with evaluation statistics, where layers that can run as one do on backends that have such
+    /// ([`Backend::FUSES`](crate::backend::Backend::FUSES)), and weights are prepared once.
     Infer,
     /// Forward, with evaluation statistics, then backward from the class scores to one layer: its output and its
     /// gradient stay.

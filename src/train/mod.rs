@@ -568,37 +568,41 @@ impl<'a, B: Backend> Trainer<'a, B> {
     }
 
     /// The last model's accuracy over augmented passes, where the recipe asks for that.
-    fn tta(&self) -> Result<Option<f64>> {
-        let recipe = &self.job.recipe;
+    fn tta(job: &Job) -> Result<Option<f64>> {
+        let recipe = &job.recipe;
         let (passes, views) = match recipe.train.tta {
             Tta::Passes(0) => return Ok(None),
             Tta::Passes(passes) => (passes, Views::One),
             Tta::Views(views) => (0, views),
         };
-        let model = Model::load(self.job.folder.last())?;
+        let model = Model::load(job.folder.last())?;
         let config = EvalConfig {
             batch: recipe.data.batch as usize,
             tta: passes,
             views,
             augment: recipe.data.augment,
             seed: recipe.train.seed,
+            device: B::predicts_on()?,
             ..EvalConfig::default()
         };
-        Ok(Some(infer::evaluate(&model, &self.job.dataset, &config)?.accuracy))
+        Ok(Some(infer::evaluate(&model, &job.dataset, &config)?.accuracy))
     }
 
     fn finish(self, history: &[EpochMetrics]) -> Result<Report> {
+        // The passes take the memory that training has had.
+        let job = self.job;
+        drop(self);
         let last = history.last().cloned().expect("a recipe has at least one epoch");
         let best = history.iter().fold(&last, |best, m| if m.accuracy > best.accuracy { m } else { best });
         let report = Report {
             best_accuracy: best.accuracy,
             best_epoch: best.epoch,
             seconds: history.iter().map(|m| m.seconds).sum(),
-            tta_accuracy: self.tta()?,
+            tta_accuracy: Self::tta(job)?,
             last,
         };
         let text = serde_json::to_string_pretty(&report).expect("plain data has a JSON form");
-        write_text(&self.job.folder.result(), &text)?;
+        write_text(&job.folder.result(), &text)?;
         Ok(report)
     }
 }

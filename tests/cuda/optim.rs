@@ -24,6 +24,25 @@ fn table() -> ParamTable {
     ParamTable::new(entries, LEN, &rules).unwrap().decay_norm_and_bias(false)
 }
 
+/// Matrices of either shape beside what Adam steps: one spans several pieces, one is frozen.
+fn matrices() -> ParamTable {
+    let matrix = |name, offset, (inputs, outputs)| ParamEntry {
+        matrix: Some((inputs, outputs)),
+        ..ParamEntry::vector(name, offset, inputs * outputs)
+    };
+    let entries = [
+        matrix("in.weight", 0, (10, 10)),
+        matrix("wide.weight", 112, (20, 33)),
+        ParamEntry { norm_or_bias: true, ..ParamEntry::vector("wide.bias", 784, 33) },
+        matrix("tall.weight", 832, (90, 61)),
+        ParamEntry { frozen: true, ..matrix("still.weight", 6_336, (10, 10)) },
+        matrix("d.weight", 6_448, (32, 24)),
+        matrix("out.weight", 7_472, (30, 20)),
+    ];
+    let rules = [GroupRule { pattern: "d.*".into(), lr_scale: 0.5, weight_decay: Some(0.3) }];
+    ParamTable::new(entries, LEN, &rules).unwrap().decay_norm_and_bias(false)
+}
+
 pub fn noise(seed: u64) -> Vec<f32> {
     let mut stream = Key::new(seed).stream();
     (0..LEN).map(|_| stream.normal() as f32).collect()
@@ -128,6 +147,7 @@ pub fn optimizers() -> Vec<Stepped> {
         }
     };
     let lamb = || Box::new(Lamb::new(AdamConfig::fastai(0.1), table()).unwrap()) as Box<dyn Optimizer<f32>>;
+    let muon = |config: MuonConfig| move || Box::new(Muon::new(config, matrices()).unwrap()) as Box<dyn Optimizer<f32>>;
     let ranger = || {
         let fast = Box::new(Adam::new(AdamConfig::ranger(0.1), table()).unwrap());
         Box::new(Lookahead::new(fast, 3, 0.5).unwrap().with_states(40)) as Box<dyn Optimizer<f32>>
@@ -145,6 +165,13 @@ pub fn optimizers() -> Vec<Stepped> {
         stepped("rmsprop with momentum", None, 0.0, rmsprop(0.9, false)),
         stepped("rmsprop, divided first", None, 0.0, rmsprop(0.9, true)),
         stepped("lamb", None, 1e-5, lamb),
+        stepped("muon", None, 1e-5, muon(MuonConfig::DEFAULT)),
+        stepped(
+            "muon, of Adam's size, clipped",
+            Some(3.0),
+            1e-5,
+            muon(MuonConfig { nesterov: false, match_rms: true, ns_steps: 3, ..MuonConfig::DEFAULT }),
+        ),
         stepped("ranger", None, 0.0, ranger),
         stepped("ranger, clipped", Some(3.0), 1e-5, ranger),
     ]

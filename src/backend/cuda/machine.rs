@@ -71,18 +71,27 @@ impl CudaMachine {
         }
     }
 
-    /// Brings scores, losses and, after a pass of training, states to the host.
-    fn fetch_outputs(&mut self, plan: &Plan, n: usize, params: &mut Params<f32>) -> Result<()> {
+    /// Runs the forward steps of a plan without a loss, for parameters that nobody changes.
+    pub(crate) fn infer(&mut self, plan: &Plan, input: Input<'_, f32>, params: &Params<f32>) -> Result<()> {
+        self.feed(input, params)?;
+        plan.forward_on_device(&self.bases(input, params), |_, _| Ok(true))?;
+        self.fetch_outputs(plan, input.images.dim().0)
+    }
+
+    /// Elements that it holds on the device.
+    pub(crate) fn len(&self) -> usize {
+        let buffers = [&self.arena, &self.values, &self.grads, &self.states, &self.inputs];
+        buffers.iter().map(|buffer| buffer.len()).sum()
+    }
+
+    /// Brings scores and losses to the host.
+    fn fetch_outputs(&mut self, plan: &Plan, n: usize) -> Result<()> {
         let logits = plan.logits_range(n);
         self.logits.resize(logits.len(), 0.0);
         self.arena.download(logits.start, &mut self.logits)?;
         let losses = plan.losses_range(n);
         self.losses.resize(losses.len(), 0.0);
-        self.arena.download(losses.start, &mut self.losses)?;
-        if plan.mode() == Mode::Train && !self.keep {
-            self.states.download(0, params.states_mut())?;
-        }
-        Ok(())
+        self.arena.download(losses.start, &mut self.losses)
     }
 }
 
@@ -175,7 +184,11 @@ impl<B: Backend<Elem = f32, Machine = CudaMachine>> Machine<B> for CudaMachine {
         let (bases, n) = (self.bases(input, params), input.images.dim().0);
         let Some(look) = look else {
             plan.forward_on_device(&bases, |_, _| Ok(true))?;
-            return self.fetch_outputs(plan, n, params);
+            self.fetch_outputs(plan, n)?;
+            if plan.mode() == Mode::Train && !self.keep {
+                self.states.download(0, params.states_mut())?;
+            }
+            return Ok(());
         };
         let (arena, mut values) = (&self.arena, Vec::new());
         plan.forward_on_device(&bases, |node, range| {

@@ -47,6 +47,7 @@ pub use memory::Buffer;
 
 use crate::backend::{Backend, Precision};
 use crate::graph::Shape;
+use crate::infer::Device;
 use crate::ops::Op;
 use crate::{Error, ErrorKind, Result};
 
@@ -58,6 +59,7 @@ impl Backend for Cuda {
     type Elem = f32;
     type Machine = CudaMachine;
     const NAME: &'static str = "cuda";
+    const FUSES: bool = false;
 
     fn scratch(op: &dyn Op, inputs: &[Shape], output: Shape, n: usize) -> Option<usize> {
         op.cuda().map(|kernel| kernel.scratch(inputs, output, n, Self::PRECISION))
@@ -69,6 +71,10 @@ impl Backend for Cuda {
 
     fn check() -> Result<()> {
         Gpu::current().map(drop)
+    }
+
+    fn predicts_on() -> Result<Device> {
+        Gpu::current().map(|gpu| Device::Cuda(gpu.info().index))
     }
 }
 
@@ -85,6 +91,7 @@ impl Backend for CudaTf32 {
     type Machine = CudaMachine;
     const NAME: &'static str = Cuda::NAME;
     const PRECISION: Precision = Precision::Tf32;
+    const FUSES: bool = false;
 
     fn scratch(op: &dyn Op, inputs: &[Shape], output: Shape, n: usize) -> Option<usize> {
         op.cuda().map(|kernel| kernel.scratch(inputs, output, n, Self::PRECISION))
@@ -105,5 +112,9 @@ impl Backend for CudaTf32 {
         Err(Error::new(ErrorKind::Unsupported, "--precision tf32", found)
             .expected(format!("a GPU with tensor cores for tf32: compute capability {major}.{minor} or later"))
             .hint("take --precision f32, or another GPU with --backend cuda:N"))
+    }
+
+    fn predicts_on() -> Result<Device> {
+        Cuda::predicts_on()
     }
 }

@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::graph::Graph;
 use crate::infer::Model;
 use crate::io::model_file::{self, Extra, ModelInfo, Preprocessing};
-use crate::optim::{Optimizer, ParamTable, Rates};
+use crate::optim::{Optimizer, ParamTable, Rates, Update};
 use crate::params::Params;
 use crate::plan::{Profile, require_memory};
 use crate::rng::Key;
@@ -34,9 +34,7 @@ pub trait Contestant: Backend {
 
 impl Contestant for Cpu {
     fn predictor(setup: &Setup<Self>, max_batch: usize) -> Result<Predict<f32>> {
-        let model = Model::from_parts(&setup.graph, setup.engine.params(), setup.info())?;
-        let mut session = model.session(max_batch)?;
-        Ok(Box::new(move |images, _| session.scores(images).map(drop)))
+        session(setup, max_batch)
     }
 }
 
@@ -49,7 +47,7 @@ impl Contestant for Reference {
 #[cfg(feature = "cuda")]
 impl Contestant for crate::backend::Cuda {
     fn predictor(setup: &Setup<Self>, max_batch: usize) -> Result<Predict<f32>> {
-        evaluator(setup, max_batch)
+        session(setup, max_batch)
     }
 }
 
@@ -60,11 +58,17 @@ impl Contestant for crate::backend::CudaTf32 {
     }
 }
 
-/// Where there is nothing faster than evaluation.
+/// Where no session computes like that, nothing is faster than evaluation.
 fn evaluator<B: Backend>(setup: &Setup<B>, max_batch: usize) -> Result<Predict<B::Elem>> {
     let mut engine = Engine::<B>::new(&setup.graph, max_batch, 0)?;
     copy(setup.engine.params(), engine.params_mut());
     Ok(Box::new(move |images, targets| engine.evaluate(images, targets).map(drop)))
+}
+
+fn session<B: Contestant<Elem = f32>>(setup: &Setup<B>, max_batch: usize) -> Result<Predict<f32>> {
+    let model = Model::from_parts(&setup.graph, setup.engine.params(), setup.info())?;
+    let mut session = model.session_on(B::predicts_on()?, max_batch)?;
+    Ok(Box::new(move |images, _| session.scores(images).map(drop)))
 }
 
 fn copy<E: Real>(from: &Params<E>, to: &mut Params<E>) {
@@ -151,18 +155,20 @@ impl<B: Contestant> Setup<B> {
     /// A training step of the recipe's optimizer; the loss before it.
     fn step(&mut self, lr: f64) -> Result<f64> {
         let outcome = self.engine.train_step(self.images.view(), self.targets.view())?;
-        let (values, grads, _) = self.engine.params_mut().split_mut();
-        self.optimizer.step(values, grads, Rates::of(lr))?;
+        let (optimizer, rates) = (&mut *self.optimizer, Rates::of(lr));
+        self.engine.update(Update { optimizer, rates, clip_norm: None, ema: None, last: false })?;
         Ok(outcome.loss)
     }
 
     pub fn measure(mut self, args: &Args) -> Result<Measured> {
+        self.engine.keep_on_device(true);
         let first_loss = self.step(args.lr)?;
         (1..args.warm_up).try_for_each(|_| self.step(args.lr).map(drop))?;
         // That of exactly these steps: how many timed ones follow depends on the machine, and small weights do move by them.
         let loss = self.step(TINY_RATE)?;
         let train = median_seconds(args.seconds, || self.step(TINY_RATE).map(drop))?;
         let anonymous = self.anonymous_before.zip(anonymous_bytes()).map(|(before, now)| now.saturating_sub(before));
+        self.engine.fetch()?;
         let infer = self.infer_seconds(args.seconds, self.images.dim().0)?;
         let latency = self.infer_seconds(args.seconds, 1)?;
         let (batch, size, ..) = self.images.dim();

@@ -14,24 +14,34 @@ use crate::ops::flatten::cuda::copy;
 
 kernels! { "conv_twist":
     /// All kernels of a layer without a twist, each in the block of the input group that it reads.
+    /// Grid ⌈9·cin·width/256⌉, at most 65535; block 256.
     fn conv_twist_plain_weights(w: Ptr, all: Ptr, groups: Groups);
     /// Those of Sobel's twist.
+    /// Grid ⌈9·cin·width/256⌉, at most 65535; block 256.
     fn conv_twist_sobel_weights(w: Ptr, ax: Ptr, ay: Ptr, all: Ptr, groups: Groups);
     /// Those of the free twist.
+    /// Grid ⌈9·cin·width/256⌉, at most 65535; block 256.
     fn conv_twist_free_weights(w: Ptr, wx: Ptr, wy: Ptr, cx: Ptr, cy: Ptr, all: Ptr, groups: Groups);
     /// y = share·(a + X·b + Y·c), or that added; z = x + y where it is not null.
+    /// Grid ⌈V/256⌉, at most 65535, for V values of y, or V/4 where a group's channels are a multiple of 4; block 256.
     fn conv_twist_combine(maps: Ptr, y: Ptr, x: Ptr, z: Ptr, images: i32, h: i32, w: i32, share: f32, add: i32, groups: Groups);
-    /// The gradients of a, b and c.
+    /// The gradients of a, b and c: share·(d, X·d, Y·d).
+    /// Grid ⌈V/256⌉, at most 65535, for V values of d, or V/4 where a group's channels are a multiple of 4; block 256.
     fn conv_twist_spread(d: Ptr, dmaps: Ptr, images: i32, h: i32, w: i32, share: f32, groups: Groups);
     /// dx = e − dy, or that added.
+    /// Grid ⌈n/1024⌉, at most 65535; block 256.
     fn conv_twist_difference(e: Ptr, dy: Ptr, dx: Ptr, n: i32, add: i32);
-    /// The gradient of W from that of all kernels.
+    /// The gradient of W, written or added, from that of all kernels.
+    /// Grid ⌈9·cin·width/256⌉, at most 65535; block 256.
     fn conv_twist_plain_gradient(dall: Ptr, dw: Ptr, add: i32, groups: Groups);
-    /// Those of Ax and Ay.
+    /// Those of Ax and Ay, each null where nobody reads it.
+    /// Grid ⌈cin·width/256⌉, at most 65535; block 256.
     fn conv_twist_sobel_gradient(dall: Ptr, dax: Ptr, add_dax: i32, day: Ptr, add_day: i32, groups: Groups);
-    /// That of Wx, `kind` being 1, or of Wy, `kind` being 2.
+    /// That of Wx, `kind` being 1 and `shift` cx, or of Wy, `kind` being 2 and `shift` cy.
+    /// Grid ⌈9·cin·width/256⌉, at most 65535; block 256.
     fn conv_twist_free_gradient(dall: Ptr, shift: Ptr, dkernel: Ptr, kind: i32, tied: i32, add: i32, groups: Groups);
-    /// That of the shift which belongs to `kernel`.
+    /// That of the shift which belongs to `kernel`: of cx to Wx, of cy to Wy.
+    /// Grid ⌈width/32⌉; block (32, 8).
     fn conv_twist_shift_gradient(dall: Ptr, kernel: Ptr, dshift: Ptr, add: i32, groups: Groups);
 }
 

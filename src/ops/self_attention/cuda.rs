@@ -10,21 +10,30 @@ use crate::graph::Shape;
 use crate::ops::flatten::cuda::pass_on;
 
 kernels! { "attention":
-    /// u, v and σ, after a power iteration where `iterate`.
+    /// `saved`: u, v and σ, after a power iteration that changes the states u and v where `iterate`.
+    /// Grid 1; block 1024.
     fn attention_spectral(w: Ptr, u: Ptr, v: Ptr, saved: Ptr, c: i32, sym: i32, iterate: i32);
     /// V, the weight over σ.
+    /// Grid ⌈c²/256⌉, at most 65535; block 256.
     fn attention_weight(w: Ptr, saved: Ptr, weight: Ptr, c: i32, sym: i32);
-    /// out = base + alpha·a·b for a batch of matrices.
+    /// out = base + alpha·a·b for a batch of matrices; alpha is one number in memory, or null for 1, base null for 0, or what out
+    /// is added to, which may be out itself.
+    /// Grid (⌈columns/64⌉, ⌈rows/64⌉, ⌈count/per⌉), at most 65535 each; block 256.
     fn attention_gemm(a: Ptr, b: Ptr, base: Ptr, out: Ptr, alpha: Ptr, sizes: Gemm);
-    /// t = s + sᵀ for `count` matrices.
+    /// t = s + sᵀ for `count` matrices c × c; t is not s.
+    /// Grid (⌈c/32⌉, ⌈c/32⌉, count), at most 65535 each; block (32, 8).
     fn attention_symmetrise(s: Ptr, t: Ptr, c: i32, count: i32);
-    /// Each block's Σ a·b.
+    /// Each block's Σ a·b over `chunk` neighbouring values of `count` runs of n at the strides of a and b.
+    /// Grid ⌈count·n/chunk⌉, as many as `partial` has numbers; block 256.
     fn attention_dot(a: Ptr, b: Ptr, partial: Ptr, n: i32, count: i32, stride_a: i32, stride_b: i32, chunk: i32);
-    /// Adds the blocks up.
+    /// Adds the blocks up: into `sum` and into a gradient, written or added, each null where nobody reads it.
+    /// Grid 1; block 256.
     fn attention_dot_finish(partial: Ptr, count: i32, sum: Ptr, gradient: Ptr, add: i32);
     /// Adds `count` runs of `n` numbers up.
+    /// Grid ⌈n/256⌉, at most 65535; block 256.
     fn attention_sum(parts: Ptr, out: Ptr, n: i32, count: i32);
-    /// dW from dV and ⟨dV, V⟩.
+    /// dW, written or added, from dV and `inner`, which is ⟨dV, V⟩.
+    /// Grid ⌈c²/256⌉, at most 65535; block 256.
     fn attention_weight_gradient(dv: Ptr, saved: Ptr, inner: Ptr, dw: Ptr, c: i32, sym: i32, add: i32);
 }
 

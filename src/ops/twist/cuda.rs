@@ -10,15 +10,20 @@ use crate::ops::batch_norm::cuda::Tiling;
 use crate::ops::conv2d::cuda::Convolution;
 
 kernels! { "twist":
-    /// W, the projected Wx and Wy side by side.
+    /// W, the projected Wx and Wy side by side, from W and Wx.
+    /// Grid ⌈9·cin·width/256⌉, at most 65535; block 256.
     fn twist_weights(w: Ptr, wx: Ptr, all: Ptr, cin: i32, width: i32);
     /// y = a + m·(X·b + Y·c).
+    /// Grid (⌈pixels/chunk⌉, ⌈width/64⌉), or ⌈width/256⌉ where width is a multiple of 4; block 256.
     fn twist_combine(maps: Ptr, radii: Ptr, cx: Ptr, cy: Ptr, y: Ptr, pixels: i32, h: i32, w: i32, width: i32, begin: f32, chunk: i32);
     /// The gradients of a, b and c, and each block's sums for those of R, cx and cy.
+    /// Grid (⌈pixels/chunk⌉, ⌈width/64⌉), or ⌈width/256⌉ where width is a multiple of 4; block 256.
     fn twist_spread(maps: Ptr, dy: Ptr, radii: Ptr, cx: Ptr, cy: Ptr, dmaps: Ptr, partial: Ptr, pixels: i32, h: i32, w: i32, width: i32, begin: f32, chunk: i32);
-    /// Adds the blocks up to the gradients of R, cx and cy.
+    /// Adds the blocks up to the gradients of R, cx and cy, each null where nobody reads it, written or added.
+    /// Grid ⌈width/32⌉; block (32, 8).
     fn twist_places(partial: Ptr, radii: Ptr, dradii: Ptr, add_dradii: i32, dcx: Ptr, add_dcx: i32, dcy: Ptr, add_dcy: i32, blocks: i32, width: i32);
-    /// The gradients of W, Wx and Wy from that of all three side by side.
+    /// The gradients of W, Wx and Wy, each null where nobody reads it, from that of all three side by side.
+    /// Grid ⌈9·cin·width/256⌉, at most 65535; block 256.
     fn twist_kernels(dall: Ptr, dw: Ptr, add_dw: i32, dwx: Ptr, add_dwx: i32, dwy: Ptr, add_dwy: i32, cin: i32, width: i32, tied: i32);
 }
 

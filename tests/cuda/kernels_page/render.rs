@@ -105,10 +105,8 @@ fn structure(source: &Source, name: &str) -> String {
 
 fn section(out: &mut String, source: &Source, kernel: &KernelInfo, parameters: &[Parameter], launch: &Launch) {
     let doc = kernel.doc.trim();
+    assert!(doc.contains("Grid"), "the declaration of {} does not say its grid", kernel.name);
     let _ = write!(out, "\n### `{}`\n\n{doc}\n", kernel.name);
-    if let Some(comment) = source.comment(kernel.name).filter(|_| !doc.contains("Grid")) {
-        let _ = write!(out, "\n{comment}\n");
-    }
     out.push_str("\n| parameter | type | bytes | example |\n|---|---|---|---|\n");
     for (i, parameter) in parameters.iter().enumerate() {
         let value = value(source, &parameter.kind, &launch.arguments[i], launch.room[i]);

@@ -24,11 +24,6 @@ fn with_includes(folder: &Path, file: &str) -> String {
     included.concat() + &text
 }
 
-fn uncommented(comment: &str) -> String {
-    let lines = comment.lines().map(|line| line.trim_start().trim_start_matches("//").trim_start_matches(' '));
-    lines.collect::<Vec<_>>().join("\n")
-}
-
 impl Source {
     pub fn of(module: &str) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda");
@@ -40,15 +35,6 @@ impl Source {
         // The lines of a comment keep their indentation: formulas are laid out with it.
         let head = head.iter().map(|line| line.trim_start_matches("//")).map(|l| l.strip_prefix(' ').unwrap_or(l));
         Source { head: head.collect::<Vec<_>>().join("\n"), text, flat }
-    }
-
-    /// The comment above a kernel that has a definition of its own.
-    pub fn comment(&self, kernel: &str) -> Option<String> {
-        let at = self.text.find(&format!(" {kernel}(")).filter(|_| self.definition(kernel).is_some())?;
-        let before = &self.text[..self.text[..at].rfind("extern \"C\"")?];
-        let lines: Vec<&str> = before.lines().rev().take_while(|line| line.starts_with("//")).collect();
-        let comment: Vec<&str> = lines.into_iter().rev().collect();
-        (!comment.is_empty()).then(|| uncommented(&comment.join("\n")).replace('\n', " "))
     }
 
     fn definition(&self, kernel: &str) -> Option<&str> {

@@ -1,0 +1,97 @@
+//! Where a session's plan runs, and in what memory: the host's or a GPU's.
+
+use std::sync::Arc;
+
+use ndarray::{ArrayView2, ArrayView4};
+
+use super::model::Inner;
+use crate::Result;
+use crate::backend::Cpu;
+#[cfg(feature = "cuda")]
+use crate::backend::{
+    Cuda,
+    cuda::{CudaMachine, Gpu},
+};
+#[cfg(feature = "cuda")]
+use crate::plan::Machine as _;
+use crate::plan::{Arena, Input, Mode, Plan};
+use crate::rng::Key;
+
+/// Where a [`Session`](super::Session) runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Device {
+    /// On CPU threads.
+    #[default]
+    Cpu,
+    /// On the GPU of this number.
+    #[cfg(feature = "cuda")]
+    Cuda(u32),
+}
+
+/// The memory of one session, besides its images and their scores.
+pub(super) enum Memory {
+    Host {
+        /// The weights as the kernels read them, which all sessions of a model share.
+        prepared: Arc<Arena<f32>>,
+        arena: Arena<f32>,
+        /// A copy of the model's: kernels get it to change, although only training does.
+        states: Arena<f32>,
+    },
+    /// With the weights, which each session there has for itself.
+    #[cfg(feature = "cuda")]
+    Gpu(CudaMachine),
+}
+
+impl Memory {
+    /// A plan for up to `max_batch` images, and memory for it.
+    pub fn new(inner: &Inner, max_batch: usize, device: Device) -> Result<(Plan, Self)> {
+        match device {
+            Device::Cpu => {
+                let plan = Plan::compile::<Cpu>(&inner.graph, max_batch, Mode::Infer)?;
+                let mut states = Arena::new(inner.params.states().len())?;
+                states.all_mut().copy_from_slice(inner.params.states());
+                let (prepared, arena) = (inner.prepared(&plan)?, Arena::new(plan.arena_len())?);
+                Ok((plan, Memory::Host { prepared, arena, states }))
+            }
+            #[cfg(feature = "cuda")]
+            Device::Cuda(index) => {
+                Gpu::open(index)?;
+                let plan = Plan::compile::<Cuda>(&inner.graph, max_batch, Mode::Infer)?;
+                let machine = CudaMachine::new(plan.arena_len(), &inner.params)?;
+                Ok((plan, Memory::Gpu(machine)))
+            }
+        }
+    }
+
+    /// Elements that it holds, on the host or there; the weights that sessions share apart.
+    pub fn len(&self) -> usize {
+        match self {
+            Memory::Host { arena, states, .. } => arena.len() + states.len(),
+            #[cfg(feature = "cuda")]
+            Memory::Gpu(machine) => machine.len(),
+        }
+    }
+
+    /// Runs the model on contiguous images.
+    pub fn run(&mut self, plan: &Plan, inner: &Inner, images: ArrayView4<'_, f32>) -> Result<()> {
+        let input = Input { images, targets: None, key: Key::new(0) };
+        match self {
+            Memory::Host { prepared, arena, states } => {
+                plan.infer::<Cpu>(input, (&inner.params, prepared.all()), states, arena);
+                Ok(())
+            }
+            #[cfg(feature = "cuda")]
+            Memory::Gpu(machine) => machine.infer(plan, input, &inner.params),
+        }
+    }
+
+    /// The class scores `[n, outputs]` of the last run, of `n` images.
+    pub fn logits(&self, plan: &Plan, n: usize) -> ArrayView2<'_, f32> {
+        match self {
+            Memory::Host { arena, .. } => plan.logits(n, arena),
+            #[cfg(feature = "cuda")]
+            Memory::Gpu(machine) => machine.logits(plan, n),
+        }
+    }
+}
