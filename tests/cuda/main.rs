@@ -9,4 +9,5 @@ mod ops;
 mod optim;
 #[path = "../pytorch/mod.rs"]
 mod pytorch;
+mod queue;
 mod training;

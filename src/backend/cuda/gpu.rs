@@ -176,10 +176,13 @@ impl Gpu {
     /// Kind [`ErrorKind::Device`] where something of it failed: the error names the last launch, which failed or comes after
     /// the one that did.
     pub fn wait(&self) -> Result<()> {
-        self.stream.synchronize().map_err(|e| {
-            let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            failed(format!("cuda: {last} or a launch before it"), e)
-        })
+        self.stream.synchronize().map_err(|e| failed(self.since_when(), e))
+    }
+
+    /// The subject of an error that shows when something is waited for.
+    pub(super) fn since_when(&self) -> String {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        format!("cuda: {last} or a launch before it")
     }
 
     /// Queues a kernel. `arguments` point to values of the types that the kernel takes, which the declaration of the kernel

@@ -2,11 +2,15 @@
 
 use ndarray::ArrayView2;
 
+use super::outputs::Outputs;
 use super::{Buffer, Cuda, Gpu};
 use crate::optim::{OnDevice, Update};
 use crate::params::Params;
 use crate::plan::{Bases, Input, Look, Machine, Mode, Plan};
 use crate::{Error, ErrorKind, Result};
+
+/// Enough that the device always has a step to work on: the host waits for the loss of a step when the one after it is queued.
+const LATE: usize = 1;
 
 /// One arena on the device, laid out by the same plan as on the host, and copies of parameters, gradients and states.
 ///
@@ -20,9 +24,7 @@ pub struct CudaMachine {
     states: Buffer,
     /// The images of the run under way, and its targets behind them.
     inputs: Buffer,
-    /// Class scores and losses of the last forward run.
-    logits: Vec<f32>,
-    losses: Vec<f32>,
+    outputs: Outputs<{ LATE + 1 }>,
     params_changed: bool,
     /// What the host has is brought up to date by `fetch` alone.
     keep: bool,
@@ -67,20 +69,6 @@ impl CudaMachine {
             key: input.key,
         }
     }
-
-    /// Brings scores, losses and, after a pass of training, states to the host.
-    fn fetch_outputs(&mut self, plan: &Plan, n: usize, params: &mut Params<f32>) -> Result<()> {
-        let logits = plan.logits_range(n);
-        self.logits.resize(logits.len(), 0.0);
-        self.arena.download(logits.start, &mut self.logits)?;
-        let losses = plan.losses_range(n);
-        self.losses.resize(losses.len(), 0.0);
-        self.arena.download(losses.start, &mut self.losses)?;
-        if plan.mode() == Mode::Train && !self.keep {
-            self.states.download(0, params.states_mut())?;
-        }
-        Ok(())
-    }
 }
 
 /// The first element of the targets behind `images` elements: a multiple of 64 bytes.
@@ -89,6 +77,8 @@ fn start_of_targets(images: usize) -> usize {
 }
 
 impl Machine<Cuda> for CudaMachine {
+    const LATE: usize = LATE;
+
     fn new(len: usize, params: &Params<f32>) -> Result<Self> {
         let gpu = Gpu::current()?;
         let mut grads = Buffer::new(gpu, params.grads().len())?;
@@ -100,8 +90,7 @@ impl Machine<Cuda> for CudaMachine {
             grads,
             states: Buffer::new(gpu, params.states().len())?,
             inputs: Buffer::new(gpu, 0)?,
-            logits: Vec::new(),
-            losses: Vec::new(),
+            outputs: Outputs::default(),
             params_changed: true,
             keep: false,
             plan_len: len,
@@ -168,10 +157,13 @@ impl Machine<Cuda> for CudaMachine {
         look: Option<Look<'_, f32>>,
     ) -> Result<()> {
         self.feed(input, params)?;
-        let (bases, n) = (self.bases(input, params), input.images.dim().0);
+        let bases = self.bases(input, params);
         let Some(look) = look else {
             plan.forward_on_device(&bases, |_, _| Ok(true))?;
-            return self.fetch_outputs(plan, n, params);
+            if plan.mode() == Mode::Train && !self.keep {
+                self.states.download(0, params.states_mut())?;
+            }
+            return Ok(());
         };
         let (arena, mut values) = (&self.arena, Vec::new());
         plan.forward_on_device(&bases, |node, range| {
@@ -213,12 +205,21 @@ impl Machine<Cuda> for CudaMachine {
         plan.time_steps_on_device(&bases, seconds)
     }
 
+    fn send(&mut self, plan: &Plan, n: usize) -> Result<()> {
+        self.outputs.send(&self.arena, self.gpu, plan, n)
+    }
+
+    fn receive(&mut self, _plan: &Plan, _n: usize) -> Result<()> {
+        self.gpu.enter()?;
+        self.outputs.receive()
+    }
+
     fn logits<'a>(&'a self, plan: &Plan, n: usize) -> ArrayView2<'a, f32> {
         let len = n * plan.classes();
-        ArrayView2::from_shape((n, plan.classes()), &self.logits[..len]).expect("as many as the last run had")
+        ArrayView2::from_shape((n, plan.classes()), &self.outputs.logits()[..len]).expect("as many as the last run had")
     }
 
     fn losses<'a>(&'a self, plan: &Plan, n: usize) -> &'a [f32] {
-        &self.losses[..plan.losses_range(n).len()]
+        &self.outputs.losses()[..plan.losses_range(n).len()]
     }
 }

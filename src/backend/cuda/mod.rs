@@ -31,10 +31,12 @@
 //! ```
 
 mod contract;
+mod event;
 pub(crate) mod gpu;
 mod kernels;
 mod machine;
 mod memory;
+mod outputs;
 
 pub(crate) use contract::Parts;
 pub use contract::{Backward, Forward, Grad, Kernel, ParamGrad};
