@@ -20,12 +20,19 @@ use ndarray::{Array2, Array4};
 
 use super::double::on_double_with;
 
-fn on_late_double(name: &str, test: impl FnOnce()) {
-    on_double_with(&format!("queue::{name}"), &[("DRIVER_DOUBLE_LATE", OsStr::new("1"))], test);
+/// Runs `test`, the body of the test called `name`, where the driver is late, and where copies to the device are early.
+pub fn on_late_double(name: &str, test: impl Fn()) {
+    const LATE: &str = "DRIVER_DOUBLE_LATE";
+    if std::env::var_os(LATE).is_some() {
+        return on_double_with(name, &[], test);
+    }
+    for late in ["1", "2"] {
+        on_double_with(name, &[(LATE, OsStr::new(late))], &test);
+    }
 }
 
 fn engine<B: Backend<Elem = f32>>() -> Engine<B> {
-    let options = ModelOptions { size: 8, published: false, ..Default::default() };
+    let options = ModelOptions { size: 8, published: false, norm_eps: Some(1e-3), ..Default::default() };
     let mut engine = Engine::<B>::new(&models::build("convbnnet", &options).unwrap(), 4, 1).unwrap();
     engine.keep_on_device(true);
     engine
@@ -43,7 +50,7 @@ fn batches() -> Vec<(Array4<f32>, Array2<f32>)> {
         let images = Array4::from_shape_simple_fn((n, 8, 8, 3), || stream.normal() as f32);
         (images, Array2::from_shape_fn((n, 10), |(i, j)| f32::from((3 * i + step) % 10 == j)))
     };
-    [4, 3, 4, 1, 2, 4, 4].into_iter().enumerate().map(&mut batch).collect()
+    [4, 3, 4, 2, 3, 4, 4].into_iter().enumerate().map(&mut batch).collect()
 }
 
 /// Trains, two batches to a step where they are accumulated, and gives what each batch came to and the weights at the end.
@@ -63,7 +70,7 @@ fn trained<B: Backend<Elem = f32>>(queued: bool, accumulate: usize) -> (Vec<Outc
                 outcomes.push(engine.train_micro_step(images.view(), targets.view(), share).unwrap());
             }
         }
-        let rates = Rates::of(0.05);
+        let rates = Rates::of(0.01);
         engine.update(Update { optimizer: &mut *optimizer, rates, clip_norm: None, ema: None, last: false }).unwrap();
         outcomes.extend(engine.outcome(false).unwrap());
     }
@@ -76,7 +83,7 @@ fn trained<B: Backend<Elem = f32>>(queued: bool, accumulate: usize) -> (Vec<Outc
 
 #[test]
 fn queued_steps_come_to_the_same() {
-    on_late_double("queued_steps_come_to_the_same", || {
+    on_late_double("queue::queued_steps_come_to_the_same", || {
         for accumulate in [1, 2] {
             let (waited, cpu) = (trained::<Cuda>(false, accumulate), trained::<Cpu>(false, accumulate));
             assert_eq!(trained::<Cuda>(true, accumulate), waited);
@@ -92,7 +99,7 @@ fn queued_steps_come_to_the_same() {
 
 #[test]
 fn evaluation_and_steps_that_are_waited_for_come_between_queued_ones() {
-    on_late_double("evaluation_and_steps_that_are_waited_for_come_between_queued_ones", || {
+    on_late_double("queue::evaluation_and_steps_that_are_waited_for_come_between_queued_ones", || {
         let mut engine = engine::<Cuda>();
         let (images, targets) = batches().swap_remove(0);
         let share = Accumulate { total: 4, add: false };
@@ -115,7 +122,7 @@ fn evaluation_and_steps_that_are_waited_for_come_between_queued_ones() {
 
 #[test]
 fn a_loss_that_is_no_number_is_told_late_and_names_its_step() {
-    on_late_double("a_loss_that_is_no_number_is_told_late_and_names_its_step", || {
+    on_late_double("queue::a_loss_that_is_no_number_is_told_late_and_names_its_step", || {
         let mut engine = engine::<Cuda>();
         for (step, (mut images, targets)) in batches().into_iter().enumerate() {
             if step == 2 {
@@ -132,6 +139,18 @@ fn a_loss_that_is_no_number_is_told_late_and_names_its_step() {
             }
         }
         panic!("nobody noticed");
+    });
+}
+
+#[test]
+fn a_lack_of_memory_says_how_much_was_asked_for() {
+    let small = [("DRIVER_DOUBLE_MEMORY", OsStr::new("1"))];
+    on_double_with("queue::a_lack_of_memory_says_how_much_was_asked_for", &small, || {
+        let graph = models::build("resnet2", &ModelOptions::default()).unwrap();
+        let error = Engine::<Cuda>::new(&graph, 64, 1).err().expect("an arena of more than a MiB");
+        let text = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::Device, "{text}");
+        assert!(text.contains(" bytes (") && text.contains("of memory") && text.contains("smaller batch"), "{text}");
     });
 }
 
@@ -175,7 +194,7 @@ fn run(place: &Path, out: &str, resume: bool, mut stop: impl FnMut(usize) -> Con
 
 #[test]
 fn a_run_that_is_stopped_saves_what_its_weights_have_seen() {
-    on_late_double("a_run_that_is_stopped_saves_what_its_weights_have_seen", || {
+    on_late_double("queue::a_run_that_is_stopped_saves_what_its_weights_have_seen", || {
         let place = tempfile::tempdir().unwrap();
         let config = handgrad::data::synth::SynthConfig { train: 30, valid: 8, size: 32, seed: 0 };
         handgrad::data::synth::write(&config, &place.path().join("data.hgd")).unwrap();

@@ -2,7 +2,8 @@
 //!
 //! A program that orders its copies and kernels by what usually is fast enough runs right on a GPU, until it doesn't. Late
 //! work takes the other end: a copy that nobody waits for has not begun, and a kernel on another stream that waits for no
-//! event comes before it.
+//! event comes before it. Early copies take both ends: kernels come late, and a copy to the device as soon as its stream lets
+//! it, before the kernels that still read what it overwrites, where it does not wait for them.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -64,15 +65,31 @@ struct Queue {
     done: u64,
 }
 
+/// When work is done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    AtOnce,
+    Late,
+    /// Late, but for copies to the device, which nothing but events of their stream holds back.
+    EarlyCopies,
+}
+
 /// That of all streams.
 pub(crate) struct Queues {
-    late: bool,
+    when: When,
     streams: HashMap<usize, Queue>,
 }
 
 impl Queues {
-    pub fn new(late: bool) -> Self {
-        Queues { late, streams: HashMap::new() }
+    /// As the environment's number says.
+    pub fn new(late: usize) -> Result<Self, String> {
+        let when = match late {
+            0 => When::AtOnce,
+            1 => When::Late,
+            2 => When::EarlyCopies,
+            other => return Err(format!("DRIVER_DOUBLE_LATE={other}: expected 0, 1 or 2")),
+        };
+        Ok(Queues { when, streams: HashMap::new() })
     }
 
     /// An event behind all that a stream was asked for.
@@ -89,6 +106,16 @@ impl Queues {
         }
     }
 
+    /// The next work of a stream, where it is a copy to the device, or waits for what is done.
+    fn early(&mut self, stream: usize) -> Option<Work> {
+        let ready = match self.streams.get(&stream)?.work.front()? {
+            Work::Upload { .. } => true,
+            Work::Wait(behind) => self.streams.get(&behind.stream).is_none_or(|queue| queue.done >= behind.position),
+            _ => false,
+        };
+        if ready { self.before(stream, u64::MAX) } else { None }
+    }
+
     /// The next work of a stream, where that comes before a position.
     fn before(&mut self, stream: usize, position: u64) -> Option<Work> {
         let queue = self.streams.get_mut(&stream).filter(|queue| queue.done < position)?;
@@ -100,7 +127,7 @@ impl Queues {
 impl State {
     /// Queues work, or does it where the double is not late.
     pub fn submit(&mut self, stream: Handle, work: Work) -> Result<(), i32> {
-        if !self.queues.late {
+        if self.queues.when == When::AtOnce {
             return self.work(&work);
         }
         if stream as usize <= LAST_DEFAULT {
@@ -108,6 +135,11 @@ impl State {
             return self.work(&work);
         }
         self.queues.streams.entry(stream as usize).or_default().work.push_back(work);
+        if self.queues.when == When::EarlyCopies {
+            while let Some(work) = self.queues.early(stream as usize) {
+                self.work(&work)?;
+            }
+        }
         Ok(())
     }
 

@@ -88,7 +88,7 @@ fn start() -> Result<Mutex<State>, String> {
         functions: HashMap::new(),
         streams: HashMap::new(),
         events: HashMap::new(),
-        queues: Queues::new(variable("DRIVER_DOUBLE_LATE", 0)? != 0),
+        queues: Queues::new(variable("DRIVER_DOUBLE_LATE", 0)?)?,
         host: HashMap::new(),
         broken: None,
         next: 0x1000,

@@ -1,4 +1,4 @@
-//! A place in a stream's work that the host waits for.
+//! A place in a stream's work that another stream, or the host, waits for.
 
 use std::ffi::CStr;
 
@@ -8,7 +8,7 @@ use cust::sys;
 use super::Gpu;
 use crate::{Error, ErrorKind, Result};
 
-/// An event that serves every step anew.
+/// An event. cust's own is consumed by the stream that waits for it; this one serves every step anew.
 pub(super) struct Event {
     gpu: &'static Gpu,
     raw: sys::CUevent,
@@ -31,6 +31,12 @@ impl Event {
     pub fn record(&self, stream: &Stream) -> Result<()> {
         // SAFETY: both live.
         check("event", unsafe { sys::cuEventRecord(self.raw, stream.as_inner()) })
+    }
+
+    /// Makes the stream's work from now on come after it. Before it was ever recorded, that is no condition.
+    pub fn holds_back(&self, stream: &Stream) -> Result<()> {
+        // SAFETY: both live.
+        check("event", unsafe { sys::cuStreamWaitEvent(stream.as_inner(), self.raw, 0) })
     }
 
     /// Makes the host wait for it.

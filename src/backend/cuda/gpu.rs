@@ -25,6 +25,8 @@ pub struct Gpu {
     info: Info,
     context: Context,
     stream: Stream,
+    /// Of uploads, which run beside the kernels.
+    copies: Stream,
     modules: Mutex<BTreeMap<&'static str, &'static Module>>,
     /// The last launch, which an error that shows later comes from, or one before it.
     last: Mutex<&'static str>,
@@ -139,8 +141,9 @@ impl Gpu {
         let make = || {
             let context = Context::new(Device::get_device(index)?)?;
             CurrentContext::set_current(&context)?;
-            let stream = Stream::new(StreamFlags::NON_BLOCKING, None)?;
-            Ok(Gpu { info, context, stream, modules: Mutex::default(), last: Mutex::new("") })
+            let stream = || Stream::new(StreamFlags::NON_BLOCKING, None);
+            let (stream, copies) = (stream()?, stream()?);
+            Ok(Gpu { info, context, stream, copies, modules: Mutex::default(), last: Mutex::new("") })
         };
         let gpu: &'static Gpu = Box::leak(Box::new(make().map_err(|e| failed(format!("cuda:{index}"), e))?));
         *opened = Some(gpu);
@@ -168,6 +171,10 @@ impl Gpu {
 
     pub(super) fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    pub(super) fn copies(&self) -> &Stream {
+        &self.copies
     }
 
     /// Waits until all that was queued is done.

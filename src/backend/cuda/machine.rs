@@ -2,12 +2,13 @@
 
 use ndarray::ArrayView2;
 
+use super::inputs::Inputs;
 use super::outputs::Outputs;
 use super::{Buffer, Cuda, Gpu};
+use crate::Result;
 use crate::optim::{OnDevice, Update};
 use crate::params::Params;
 use crate::plan::{Bases, Input, Look, Machine, Mode, Plan};
-use crate::{Error, ErrorKind, Result};
 
 /// Enough that the device always has a step to work on: the host waits for the loss of a step when the one after it is queued.
 const LATE: usize = 1;
@@ -22,8 +23,7 @@ pub struct CudaMachine {
     values: Buffer,
     grads: Buffer,
     states: Buffer,
-    /// The images of the run under way, and its targets behind them.
-    inputs: Buffer,
+    inputs: Inputs,
     outputs: Outputs<{ LATE + 1 }>,
     params_changed: bool,
     /// What the host has is brought up to date by `fetch` alone.
@@ -32,34 +32,21 @@ pub struct CudaMachine {
 }
 
 impl CudaMachine {
-    fn grow_inputs(&mut self, len: usize) -> Result<()> {
-        if self.inputs.len() < len {
-            self.inputs = Buffer::new(self.gpu, len)?;
-        }
-        Ok(())
-    }
-
     /// Copies over what has changed on the host, and the input.
-    fn feed(&mut self, input: Input<'_, f32>, params: &Params<f32>) -> Result<()> {
+    fn feed(&mut self, plan: &Plan, input: Input<'_, f32>, params: &Params<f32>) -> Result<()> {
         self.gpu.enter()?;
         if std::mem::take(&mut self.params_changed) {
             self.values.upload(0, params.values())?;
             self.states.upload(0, params.states())?;
         }
-        let not_contiguous = || Error::new(ErrorKind::Shape, "images", "an array that is not contiguous");
-        let images = input.images.as_slice().ok_or_else(not_contiguous)?;
-        let targets = input.targets.as_ref().and_then(|targets| targets.as_slice()).unwrap_or_default();
-        let start = start_of_targets(images.len());
-        self.grow_inputs(start + targets.len())?;
-        self.inputs.upload(0, images)?;
-        self.inputs.upload(start, targets)
+        self.inputs.send(self.gpu, plan, input)
     }
 
     fn bases<'a>(&self, input: Input<'_, f32>, params: &'a Params<f32>) -> Bases<'a> {
         Bases {
             gpu: self.gpu,
-            images: self.inputs.ptr(),
-            targets: self.inputs.ptr().at(start_of_targets(input.images.len())),
+            images: self.inputs.images(),
+            targets: self.inputs.targets(),
             arena: self.arena.ptr(),
             values: self.values.ptr(),
             grads: self.grads.ptr(),
@@ -69,11 +56,6 @@ impl CudaMachine {
             key: input.key,
         }
     }
-}
-
-/// The first element of the targets behind `images` elements: a multiple of 64 bytes.
-fn start_of_targets(images: usize) -> usize {
-    images.next_multiple_of(16)
 }
 
 impl Machine<Cuda> for CudaMachine {
@@ -89,7 +71,7 @@ impl Machine<Cuda> for CudaMachine {
             values: Buffer::new(gpu, params.values().len())?,
             grads,
             states: Buffer::new(gpu, params.states().len())?,
-            inputs: Buffer::new(gpu, 0)?,
+            inputs: Inputs::new(),
             outputs: Outputs::default(),
             params_changed: true,
             keep: false,
@@ -156,7 +138,7 @@ impl Machine<Cuda> for CudaMachine {
         params: &mut Params<f32>,
         look: Option<Look<'_, f32>>,
     ) -> Result<()> {
-        self.feed(input, params)?;
+        self.feed(plan, input, params)?;
         let bases = self.bases(input, params);
         let Some(look) = look else {
             plan.forward_on_device(&bases, |_, _| Ok(true))?;
@@ -197,7 +179,7 @@ impl Machine<Cuda> for CudaMachine {
         scale: f64,
         seconds: &mut [f64],
     ) -> Result<()> {
-        self.feed(input, params)?;
+        self.feed(plan, input, params)?;
         let bases = self.bases(input, params);
         if let Some(dlosses) = plan.dlosses_range(bases.n) {
             self.arena.fill(dlosses, scale as f32)?;

@@ -98,13 +98,24 @@ impl<T: DeviceCopy> Buffer<T> {
         copied.map_err(|e| failed("copy from the device", e))
     }
 
+    /// Queues a copy of the first `len` elements of `from` to those from `start` on.
+    ///
+    /// # Panics
+    /// Where they do not lie in both.
+    pub(super) fn send(&mut self, start: usize, from: &Pinned<T>, len: usize, stream: &Stream) -> Result<()> {
+        let mut part = self.part(start..start + len);
+        // SAFETY: `Pinned` lets nobody at its elements, and is not given back, before the event behind the copy.
+        unsafe { part.async_copy_from(&from.memory[..len], stream) }.map_err(|e| failed("copy to the device", e))?;
+        from.done.record(stream)
+    }
+
     /// Queues a copy of a range to the elements of `to` from `start` on.
     ///
     /// # Panics
     /// Where they do not lie in both.
     pub(super) fn receive(&self, range: Range<usize>, to: &mut Pinned<T>, start: usize, stream: &Stream) -> Result<()> {
         let (part, to_part) = (self.part(range.clone()), &mut to.memory[start..start + range.len()]);
-        // SAFETY: `Pinned` lets nobody at its elements, and is not given back, before the event behind the copy.
+        // SAFETY: as for `send`.
         unsafe { part.async_copy_to(to_part, stream) }.map_err(|e| failed("copy from the device", e))?;
         to.done.record(stream)
     }
@@ -128,7 +139,7 @@ impl Buffer {
     }
 }
 
-/// Page-locked memory of the host: copies to it are queued, and the host goes on. Its elements are out of reach until
+/// Page-locked memory of the host: copies from and to it are queued, and the host goes on. Its elements are out of reach until
 /// the last copy is done.
 pub(super) struct Pinned<T: DeviceCopy = f32> {
     gpu: &'static Gpu,
@@ -157,6 +168,11 @@ impl<T: DeviceCopy> Pinned<T> {
     pub fn elements(&mut self) -> Result<&mut [T]> {
         self.done.wait()?;
         Ok(&mut self.memory)
+    }
+
+    /// Makes the stream's work from now on come after the last copy.
+    pub fn holds_back(&self, stream: &Stream) -> Result<()> {
+        self.done.holds_back(stream)
     }
 }
 
