@@ -1,8 +1,9 @@
 //! A compiled model with its parameters: what a training loop drives.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use ndarray::{ArrayView2, ArrayView4};
+use ndarray::{ArrayView1, ArrayView2, ArrayView4};
 
 use crate::backend::{Backend, Real};
 use crate::graph::{Graph, NodeId};
@@ -37,6 +38,19 @@ pub struct Engine<B: Backend> {
     step: u64,
     /// See [`Engine::keep_on_device`].
     keep: bool,
+    /// Steps whose losses are on their way.
+    queued: VecDeque<Queued>,
+    /// What queued steps gave, until somebody takes it.
+    outcomes: VecDeque<Outcome>,
+    /// Memory of queued steps that are over.
+    spare: Vec<Vec<u32>>,
+}
+
+/// A training step whose loss is on its way.
+struct Queued {
+    step: u64,
+    /// The class of each image's highest target.
+    wanted: Vec<u32>,
 }
 
 /// What one batch gave.
@@ -83,6 +97,9 @@ impl<B: Backend> Engine<B> {
             key: key.with_name("step"),
             step: 0,
             keep: false,
+            queued: VecDeque::new(),
+            outcomes: VecDeque::new(),
+            spare: Vec::new(),
         })
     }
 
@@ -107,6 +124,7 @@ impl<B: Backend> Engine<B> {
         let mut graph = self.graph.clone();
         graph.freeze(&which);
         let train = Plan::compile::<B>(&graph, self.train.max_batch(), Mode::Train)?;
+        self.receive(0)?;
         if train.arena_len() > self.machine.plan_len() {
             self.machine = B::Machine::new(train.arena_len(), &self.params)?;
             self.machine.keep(self.keep);
@@ -154,8 +172,9 @@ impl<B: Backend> Engine<B> {
         accumulate: Accumulate,
     ) -> Result<Outcome> {
         let input = check::<B>(&self.train, images, targets, self.key.with(self.step))?;
+        self.receive(0)?;
         self.machine.forward(&self.train, input, &mut self.params, None)?;
-        let outcome = outcome::<B>(&self.train, targets, &self.machine);
+        let outcome = outcome::<B>(&self.train, targets.dim().0, wanted(targets), &mut self.machine)?;
         if !outcome.loss.is_finite() {
             return Err(self.find_non_finite(images, targets));
         }
@@ -163,6 +182,88 @@ impl<B: Backend> Engine<B> {
         self.machine.backward(&self.train, input, &mut self.params, scale, accumulate.add)?;
         self.step += 1;
         Ok(outcome)
+    }
+
+    /// [`Engine::train_micro_step`] that does not wait for a device: [`Engine::outcome`] gives what it came to, in the order of
+    /// the steps. On the host it is over when this returns. On a device the next one may be queued before; with parameters
+    /// that stay there ([`Engine::keep_on_device`]) the device always has something to do.
+    ///
+    /// ```
+    /// use handgrad::{backend::Cpu, engine::{Accumulate, Engine}, models};
+    /// use ndarray::{Array2, Array4};
+    /// let mut engine = Engine::<Cpu>::new(&models::build("simplenet", &Default::default())?, 8, 42)?;
+    /// let (images, targets) = (Array4::zeros((8, 32, 32, 3)), Array2::from_elem((8, 10), 0.1));
+    /// let mut losses = Vec::new();
+    /// for _ in 0..3 {
+    ///     engine.queue_micro_step(images.view(), targets.view(), Accumulate { total: 8, add: false })?;
+    ///     // Here the parameters are updated.
+    ///     losses.extend(engine.outcome(false)?.map(|outcome| outcome.loss));
+    /// }
+    /// while let Some(outcome) = engine.outcome(true)? {
+    ///     losses.push(outcome.loss);
+    /// }
+    /// assert_eq!(losses.len(), 3);
+    /// # Ok::<(), handgrad::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Engine::train_step`]. Where the loss of a step comes late, the error does so, too: it names the step, and no
+    /// layer.
+    pub fn queue_micro_step(
+        &mut self,
+        images: ArrayView4<'_, B::Elem>,
+        targets: ArrayView2<'_, B::Elem>,
+        accumulate: Accumulate,
+    ) -> Result<()> {
+        let late = <B::Machine as Machine<B>>::LATE;
+        if late == 0 {
+            let outcome = self.train_micro_step(images, targets, accumulate)?;
+            self.outcomes.push_back(outcome);
+            return Ok(());
+        }
+        let input = check::<B>(&self.train, images, targets, self.key.with(self.step))?;
+        self.receive(late)?;
+        self.machine.forward(&self.train, input, &mut self.params, None)?;
+        self.machine.send(&self.train, targets.dim().0)?;
+        let mut classes = self.spare.pop().unwrap_or_default();
+        classes.extend(wanted(targets).map(|class| class as u32));
+        self.queued.push_back(Queued { step: self.step, wanted: classes });
+        let scale = 1.0 / accumulate.total.max(1) as f64;
+        self.machine.backward(&self.train, input, &mut self.params, scale, accumulate.add)?;
+        self.step += 1;
+        Ok(())
+    }
+
+    /// What the first queued step came to that was not asked for before. `None` where there is none, and, unless this is to
+    /// `wait` for it, where it is the last one and a device may still be at it.
+    ///
+    /// # Errors
+    /// Kind [`ErrorKind::NonFinite`] where the loss of a step is no finite number, [`ErrorKind::Device`] where a device fails.
+    pub fn outcome(&mut self, wait: bool) -> Result<Option<Outcome>> {
+        if self.outcomes.is_empty() {
+            let late = if wait { 0 } else { <B::Machine as Machine<B>>::LATE };
+            self.receive(late)?;
+        }
+        Ok(self.outcomes.pop_front())
+    }
+
+    /// Waits for the losses of queued steps, until so many are left.
+    fn receive(&mut self, left: usize) -> Result<()> {
+        while self.queued.len() > left {
+            let Some(Queued { step, mut wanted }) = self.queued.pop_front() else { break };
+            let classes = wanted.iter().map(|&class| class as usize);
+            let outcome = received::<B>(&self.train, wanted.len(), classes, &mut self.machine)?;
+            wanted.clear();
+            self.spare.push(wanted);
+            if !outcome.loss.is_finite() {
+                let e = non_finite(step, "the loss");
+                return Err(e.hint(
+                    "take a lower learning rate, clip gradients, or check the data; --backend cpu names the layer",
+                ));
+            }
+            self.outcomes.push_back(outcome);
+        }
+        Ok(())
     }
 
     /// Updates the parameters from their gradients: on the device, where that has them and the optimizer can.
@@ -209,8 +310,9 @@ impl<B: Backend> Engine<B> {
     /// Kind [`ErrorKind::Shape`] where images or targets do not fit.
     pub fn evaluate(&mut self, images: ArrayView4<'_, B::Elem>, targets: ArrayView2<'_, B::Elem>) -> Result<Outcome> {
         let input = check::<B>(&self.eval, images, targets, self.key)?;
+        self.receive(0)?;
         self.machine.forward(&self.eval, input, &mut self.params, None)?;
-        Ok(outcome::<B>(&self.eval, targets, &self.machine))
+        outcome::<B>(&self.eval, targets.dim().0, wanted(targets), &mut self.machine)
     }
 
     /// Forward with evaluation statistics as far as one node, whose output `[n, h, w, c]` is handed to `look`: of a node
@@ -322,8 +424,8 @@ impl<B: Backend> Engine<B> {
     fn find_non_finite(&mut self, images: ArrayView4<'_, B::Elem>, targets: ArrayView2<'_, B::Elem>) -> Error {
         let step = self.step;
         let report = |what: &str, name: &str| {
-            let e = Error::new(ErrorKind::NonFinite, format!("step {step}"), format!("{what} {name} is not finite"));
-            e.expected("finite numbers").hint("take a lower learning rate, clip gradients, or check the data")
+            let e = non_finite(step, &format!("{what} {name}"));
+            e.hint("take a lower learning rate, clip gradients, or check the data")
         };
         let broken = |values: &[B::Elem]| values.iter().any(|v| !v.wide().is_finite());
         if images.iter().any(|v| !v.wide().is_finite()) {
@@ -375,12 +477,39 @@ fn check<'a, B: Backend>(
     Ok(Input { images, targets: Some(targets), key })
 }
 
-fn outcome<B: Backend>(plan: &Plan, targets: ArrayView2<'_, B::Elem>, machine: &B::Machine) -> Outcome {
-    let n = targets.dim().0;
+fn non_finite(step: u64, what: &str) -> Error {
+    let e = Error::new(ErrorKind::NonFinite, format!("step {step}"), format!("{what} is not finite"));
+    e.expected("finite numbers")
+}
+
+/// The class of the highest target of each image.
+fn wanted<E: Real>(targets: ArrayView2<'_, E>) -> impl Iterator<Item = usize> {
+    let highest = |row: ArrayView1<'_, E>| (0..row.len()).fold(0, |best, j| if row[j] > row[best] { j } else { best });
+    (0..targets.dim().0).map(move |i| highest(targets.row(i)))
+}
+
+/// What the last forward run of `n` images came to.
+fn outcome<B: Backend>(
+    plan: &Plan,
+    n: usize,
+    wanted: impl Iterator<Item = usize>,
+    machine: &mut B::Machine,
+) -> Result<Outcome> {
+    machine.send(plan, n)?;
+    received::<B>(plan, n, wanted, machine)
+}
+
+/// What the run of `n` images came to whose scores and losses were sent first.
+fn received<B: Backend>(
+    plan: &Plan,
+    n: usize,
+    wanted: impl Iterator<Item = usize>,
+    machine: &mut B::Machine,
+) -> Result<Outcome> {
+    machine.receive(plan, n)?;
     let loss = machine.losses(plan, n).iter().map(|loss| loss.wide()).sum::<f64>() / n as f64;
     let mut outcome = Outcome { images: n, loss, correct: 0, correct5: 0 };
-    for (scores, target) in machine.logits(plan, n).outer_iter().zip(targets.outer_iter()) {
-        let wanted = (0..target.len()).fold(0, |best, j| if target[j] > target[best] { j } else { best });
+    for (scores, wanted) in machine.logits(plan, n).outer_iter().zip(wanted) {
         // Among equal scores the class with the lowest number comes first, as in an argmax.
         let ahead = |j: &usize| scores[*j] > scores[wanted] || (scores[*j] == scores[wanted] && *j < wanted);
         let rank = (0..scores.len()).filter(ahead).count();
@@ -388,5 +517,5 @@ fn outcome<B: Backend>(plan: &Plan, targets: ArrayView2<'_, B::Elem>, machine: &
         outcome.correct += usize::from(finite && rank == 0);
         outcome.correct5 += usize::from(finite && rank < 5);
     }
-    outcome
+    Ok(outcome)
 }

@@ -13,7 +13,7 @@ use crate::backend::{
     cuda::{CudaMachine, Gpu},
 };
 #[cfg(feature = "cuda")]
-use crate::plan::Machine as _;
+use crate::plan::Machine;
 use crate::plan::{Arena, Input, Mode, Plan};
 use crate::rng::Key;
 
@@ -58,7 +58,7 @@ impl Memory {
             Device::Cuda(index) => {
                 Gpu::open(index)?;
                 let plan = Plan::compile::<Cuda>(&inner.graph, max_batch, Mode::Infer)?;
-                let machine = CudaMachine::new(plan.arena_len(), &inner.params)?;
+                let machine = Machine::<Cuda>::new(plan.arena_len(), &inner.params)?;
                 Ok((plan, Memory::Gpu(machine)))
             }
         }
@@ -91,7 +91,7 @@ impl Memory {
         match self {
             Memory::Host { arena, .. } => plan.logits(n, arena),
             #[cfg(feature = "cuda")]
-            Memory::Gpu(machine) => machine.logits(plan, n),
+            Memory::Gpu(machine) => Machine::<Cuda>::logits(machine, plan, n),
         }
     }
 }

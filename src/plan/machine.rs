@@ -20,6 +20,10 @@ pub type Look<'a, E> = &'a mut dyn FnMut(NodeId, &[E]) -> ControlFlow<()>;
 /// [`Params`] are what the host sees of parameters, gradients and states: they are up to date between calls. A machine with
 /// memory of its own copies what has changed.
 pub trait Machine<B: Backend>: Sized + Send {
+    /// How many training steps may be on their way when the next one is queued: none where a step is over when its call
+    /// returns.
+    const LATE: usize = 0;
+
     /// Memory for plans of up to `len` elements, and for the parameters.
     ///
     /// # Errors
@@ -92,10 +96,27 @@ pub trait Machine<B: Backend>: Sized + Send {
         seconds: &mut [f64],
     ) -> Result<()>;
 
-    /// The class scores `[n, classes]` of the last forward run of `n` images.
+    /// Queues what brings scores and losses of the last forward run, of `n` images, to the host: [`Machine::LATE`] and one at
+    /// a time, which [`Machine::receive`] takes in turn.
+    ///
+    /// # Errors
+    /// As [`Machine::forward`].
+    fn send(&mut self, _plan: &Plan, _n: usize) -> Result<()> {
+        Ok(())
+    }
+
+    /// Waits for the first scores and losses that were sent and not received.
+    ///
+    /// # Errors
+    /// As [`Machine::forward`], of work that was queued before.
+    fn receive(&mut self, _plan: &Plan, _n: usize) -> Result<()> {
+        Ok(())
+    }
+
+    /// The class scores `[n, classes]` that were received last, of `n` images.
     fn logits<'a>(&'a self, plan: &Plan, n: usize) -> ArrayView2<'a, B::Elem>;
 
-    /// The loss of each image of the last forward run.
+    /// The loss of each image that was received last.
     fn losses<'a>(&'a self, plan: &Plan, n: usize) -> &'a [B::Elem];
 }
 

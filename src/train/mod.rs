@@ -4,6 +4,7 @@ mod board;
 mod checkpoint;
 mod datasets;
 mod environment;
+mod epoch;
 pub mod estimate;
 mod evaluate;
 mod folder;
@@ -15,23 +16,22 @@ pub mod whiten;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::backend::{Backend, Real};
 use crate::data::{self, Dataset, Loader, LoaderConfig};
-use crate::engine::{Accumulate, Engine};
+use crate::engine::Engine;
 use crate::graph::Graph;
 use crate::infer::{self, EvalConfig, Model, Views};
 use crate::io::metrics::{self, EpochMetrics};
 use crate::io::{model_file, plot};
-use crate::optim::{Ema, Optimizer, ParamTable, Rates, Update};
+use crate::optim::{Ema, Optimizer, ParamTable};
 use crate::plan::require_memory;
-use crate::recipe::{self, Phase, Recipe, Tta};
+use crate::recipe::{self, Recipe, Tta};
 use crate::rng::Key;
-use crate::schedule::Position;
 use crate::{Error, ErrorKind, Params, Result};
 
-use board::{Board, Step};
+use board::Board;
 use checkpoint::Moments;
 pub use checkpoint::Progress;
 pub use datasets::{built_in, cache_dir, locate};
@@ -394,96 +394,6 @@ impl<'a, B: Backend> Trainer<'a, B> {
         Ok(())
     }
 
-    /// Trains one epoch, from wherever the checkpoint left it, and evaluates.
-    fn epoch(
-        &mut self,
-        phase: &Phase,
-        first_epoch: u64,
-        optimizer: &mut dyn Optimizer<B::Elem>,
-        stop: &AtomicBool,
-        report: &mut dyn FnMut(Event<'_>),
-    ) -> Result<EpochMetrics> {
-        let recipe = &self.job.recipe;
-        let accumulate = recipe.optimizer.accumulate as usize;
-        let batches = self.train.steps_per_epoch();
-        let steps_per_epoch = batches.div_ceil(accumulate) as u64;
-        let (started, seconds_before) = (Instant::now(), self.progress.seconds);
-        let (mut rates, mut pending, mut of_step) = (Rates::of(phase.lr), 0, Totals::default());
-        let mut epoch = self.train.epoch(self.progress.epochs, self.progress.batch)?;
-        while let Some(batch) = epoch.next().transpose()? {
-            let in_group = self.progress.batch % accumulate;
-            if in_group == 0 {
-                pending = self.images_in_group(self.progress.batch, accumulate);
-            }
-            let step_of_run = self.step() + u64::from(in_group == 0);
-            if let Some(board) = self.board.as_mut().filter(|_| self.progress.batch == 0) {
-                board.images(step_of_run, &batch, self.train.config().normalise)?;
-            }
-            let (images, targets) = self.feed.views(&batch);
-            let share = Accumulate { total: pending, add: in_group > 0 };
-            let outcome = self.engine.train_micro_step(images, targets, share)?;
-            self.progress.train.add(&outcome);
-            of_step.add(&outcome);
-            self.progress.batch += 1;
-            if !self.progress.batch.is_multiple_of(accumulate) && self.progress.batch < batches {
-                continue;
-            }
-            let step = (self.progress.epochs - first_epoch) * steps_per_epoch
-                + ((self.progress.batch - 1) / accumulate) as u64;
-            let total_steps = steps_per_epoch * u64::from(phase.epochs());
-            let at = Position { step, steps_per_epoch, total_steps };
-            rates = phase.schedule.rates(phase.lr, at);
-            let ahead = recipe.optimizer.lookahead;
-            rates.lookahead_alpha = ahead.and_then(|ahead| ahead.alpha_at(at.after().share()));
-            self.engine.update(Update {
-                optimizer,
-                rates,
-                clip_norm: recipe.optimizer.clip_norm,
-                ema: self.ema.as_mut(),
-                last: at.after().step == total_steps && ahead.is_some_and(|ahead| ahead.finish),
-            })?;
-
-            self.progress.seconds = seconds_before + started.elapsed().as_secs_f64();
-            self.progress.engine_step = self.engine.step();
-            let images_per_second = self.progress.train.images as f64 / self.progress.epoch_seconds().max(1e-9);
-            if let Some(board) = &mut self.board {
-                let momentum = rates.momentum.unwrap_or(recipe.optimizer.momentum());
-                let loss = std::mem::take(&mut of_step).mean_loss();
-                board.step(step_of_run, Step { loss, lr: rates.lr, momentum, images_per_second })?;
-            }
-            report(Event::Step {
-                epoch: self.progress.epochs + 1,
-                batch: (self.progress.batch, batches),
-                loss: self.progress.train.mean_loss(),
-                images_per_second,
-            });
-            if self.progress.batch < batches {
-                self.save_inside_epoch(optimizer, stop, report)?;
-            }
-        }
-        let trained_seconds = self.progress.epoch_seconds().max(1e-9);
-        self.fetch(optimizer)?;
-        self.swap_averages()?;
-        let totals = evaluate(&mut self.engine, &self.valid, &mut self.feed);
-        self.swap_averages()?;
-        let totals = totals?;
-        checkpoint::check_finite(self.engine.params(), self.engine.step())?;
-        if !totals.mean_loss().is_finite() {
-            return Err(checkpoint::non_finite(self.engine.step(), "the validation loss after it"));
-        }
-        self.progress.seconds = seconds_before + started.elapsed().as_secs_f64();
-        Ok(EpochMetrics {
-            epoch: self.progress.epochs + 1,
-            train_loss: self.progress.train.mean_loss(),
-            valid_loss: totals.mean_loss(),
-            accuracy: totals.accuracy(),
-            top5: totals.top5(),
-            lr: rates.lr,
-            seconds: self.progress.epoch_seconds(),
-            images_per_second: self.progress.train.images as f64 / trained_seconds,
-        })
-    }
-
     /// Brings to the host what a device has: before anything of it is read or changed.
     fn fetch(&mut self, optimizer: &mut dyn Optimizer<B::Elem>) -> Result<()> {
         self.engine.fetch()?;
@@ -494,31 +404,6 @@ impl<'a, B: Backend> Trainer<'a, B> {
     /// Exchanges the weights that are trained and their averages, where there are any.
     fn swap_averages(&mut self) -> Result<()> {
         self.ema.as_mut().map_or(Ok(()), |ema| ema.swap(self.engine.params_mut()))
-    }
-
-    /// The images of the optimizer step that starts with batch `first`.
-    fn images_in_group(&self, first: usize, accumulate: usize) -> usize {
-        let images = self.train.images_per_epoch();
-        let batch = self.train.config().batch.min(images);
-        (images - first * batch).min(accumulate * batch)
-    }
-
-    /// A checkpoint where the clock or a signal asks for one.
-    fn save_inside_epoch(
-        &mut self,
-        optimizer: &mut dyn Optimizer<B::Elem>,
-        stop: &AtomicBool,
-        report: &mut dyn FnMut(Event<'_>),
-    ) -> Result<()> {
-        let minutes = self.job.recipe.train.checkpoint_minutes;
-        let stopping = stop.load(Ordering::Relaxed);
-        let due = minutes > 0.0 && self.saved_at.elapsed() >= Duration::from_secs_f64(minutes * 60.0);
-        if stopping || due {
-            self.fetch(optimizer)?;
-            self.save(optimizer)?;
-            report(Event::Checkpoint(&self.job.folder.checkpoint()));
-        }
-        if stopping { Err(self.interrupted()) } else { Ok(()) }
     }
 
     fn interrupted(&self) -> Error {

@@ -10,5 +10,6 @@ mod optim;
 mod predicting;
 #[path = "../pytorch/mod.rs"]
 mod pytorch;
+mod queue;
 mod tensor_cores;
 mod training;

@@ -153,11 +153,13 @@ pub extern "C" fn cuDevicePrimaryCtxSetFlags_v2(device: c_int, _flags: c_uint) -
     answer(|| only(device).map(|_| ()))
 }
 
-/// Heals a device that a fault has broken. Allocations stay.
+/// Heals a device that a fault has broken, and forgets what is queued. Allocations stay.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuDevicePrimaryCtxReset_v2(device: c_int) -> i32 {
     answer(|| {
-        only(device)?.broken = None;
+        let mut state = only(device)?;
+        state.broken = None;
+        state.queues.clear();
         Ok(())
     })
 }
@@ -254,10 +256,10 @@ pub unsafe extern "C" fn cuCtxGetStreamPriorityRange(least: *mut c_int, greatest
     })
 }
 
-/// Everything is done already; gives the fault of a kernel.
+/// Does all that is queued; gives the fault of a kernel.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuCtxSynchronize() -> i32 {
-    answer(|| crate::state::working().map(|_| ()))
+    answer(|| crate::state::working()?.finish_all())
 }
 
 macro_rules! settings {

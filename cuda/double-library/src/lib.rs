@@ -13,9 +13,12 @@
 //! | `DRIVER_DOUBLE_STRICT` | 1 | 0 lets a program copy bytes to the host that nothing has written |
 //! | `DRIVER_DOUBLE_REPORT` | | a file that gets a line of JSON for each launch: shape, arguments, counters or fault |
 //! | `DRIVER_DOUBLE_QUIET` | 0 | 1: no explanation of errors on stderr |
+//! | `DRIVER_DOUBLE_LATE` | 0 | 1: a stream's work is done no sooner than somebody waits for it; 2: but copies to the device as soon as they may |
 //!
 //! Everything is done when it is asked for: a stream's work is over when the call returns. A fault of a kernel is returned by
-//! the launch itself and, as a real driver does, by every call after it. What is not there (graphs, managed memory, textures,
+//! the launch itself and, as a real driver does, by every call after it. With `DRIVER_DOUBLE_LATE`, work is done as late as
+//! streams and events allow (and copies to the device as early as that), so that a program that forgets to wait computes
+//! something else, or is told. What is not there (graphs, managed memory, textures,
 //! linking, cubin images) answers `CUDA_ERROR_NOT_SUPPORTED` or `CUDA_ERROR_INVALID_IMAGE`.
 
 #![deny(missing_docs)]
@@ -26,6 +29,7 @@ mod device;
 mod memory;
 mod module;
 mod names;
+mod queue;
 mod state;
 mod stream;
 

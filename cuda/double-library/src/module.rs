@@ -5,6 +5,7 @@ use std::io::Write;
 
 use driver_double::{Counters, Launch, LaunchError, Module};
 
+use crate::queue::Work;
 use crate::state::{
     Function, Handle, INVALID_HANDLE, INVALID_IMAGE, INVALID_PTX, INVALID_VALUE, NOT_FOUND, NOT_SUPPORTED, State,
     answer, code_of, fail, put, text, working,
@@ -78,6 +79,7 @@ pub unsafe extern "C" fn cuModuleLoad(module: *mut Handle, name: *const c_char) 
 pub extern "C" fn cuModuleUnload(module: Handle) -> i32 {
     answer(|| {
         let mut state = crate::state::state()?;
+        state.settle();
         state.functions.retain(|_, f| f.module != module as usize);
         state.modules.remove(&(module as usize)).map(|_| ()).ok_or(INVALID_HANDLE)
     })
@@ -235,7 +237,7 @@ pub unsafe extern "C" fn cuOccupancyAvailableDynamicSMemPerBlock(
     })
 }
 
-/// Runs a kernel to its end.
+/// Queues a kernel.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuLaunchKernel(
     handle: Handle,
@@ -274,19 +276,27 @@ pub unsafe extern "C" fn cuLaunchKernel(
             );
             return Err(fail(INVALID_VALUE, &what));
         }
-        let args: Vec<&[u8]> = (info.params.iter().enumerate())
+        let args: Vec<Vec<u8>> = (info.params.iter().enumerate())
             // SAFETY: the caller gives a pointer to each parameter, which has the kernel's size.
             .map(|(i, bytes)| unsafe { std::slice::from_raw_parts((*params.add(i)).cast::<u8>().cast_const(), *bytes) })
+            .map(<[u8]>::to_vec)
             .collect();
-        let outcome = state.device.launch(module, &f.name, launch, &args);
-        report(&state, &f.name, launch, &args, &outcome);
-        let Err(error) = outcome else { return Ok(()) };
-        let (code, broken) = code_of(&error);
-        if broken {
-            state.broken = Some(code);
-        }
-        Err(fail(code, &error.to_string()))
+        state.submit(stream, Work::Launch { function: f, launch, args })
     })
+}
+
+/// Runs a kernel to its end.
+pub(crate) fn run(state: &mut State, f: &Function, launch: Launch, args: &[Vec<u8>]) -> Result<(), i32> {
+    let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+    let module = state.modules.get(&f.module).ok_or_else(|| fail(INVALID_HANDLE, "no such module"))?;
+    let outcome = state.device.launch(module, &f.name, launch, &args);
+    report(state, &f.name, launch, &args, &outcome);
+    let Err(error) = outcome else { return Ok(()) };
+    let (code, broken) = code_of(&error);
+    if broken {
+        state.broken = Some(code);
+    }
+    Err(fail(code, &error.to_string()))
 }
 
 /// A line of JSON for the file that the environment names.

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, OnceLock};
-use std::time::Instant;
 
 use driver_double::{Config, Device, FaultKind, LaunchError, Module};
+
+use crate::queue::{Queues, Recorded};
 
 pub(crate) const SUCCESS: i32 = 0;
 pub(crate) const INVALID_VALUE: i32 = 1;
@@ -44,7 +45,9 @@ pub(crate) struct State {
     pub functions: HashMap<usize, Function>,
     /// Streams, with their flags and priorities.
     pub streams: HashMap<usize, (u32, i32)>,
-    pub events: HashMap<usize, Option<Instant>>,
+    pub events: HashMap<usize, Option<Recorded>>,
+    /// Work that is not done yet, where the double is late.
+    pub queues: Queues,
     /// Page-locked memory of the host: address, bytes.
     pub host: HashMap<usize, usize>,
     /// What a kernel's fault left: every later call gives it.
@@ -85,6 +88,7 @@ fn start() -> Result<Mutex<State>, String> {
         functions: HashMap::new(),
         streams: HashMap::new(),
         events: HashMap::new(),
+        queues: Queues::new(variable("DRIVER_DOUBLE_LATE", 0)?)?,
         host: HashMap::new(),
         broken: None,
         next: 0x1000,

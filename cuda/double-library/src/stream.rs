@@ -1,8 +1,8 @@
-//! Streams and events: work is done when it is asked for, so that waiting has nothing to wait for.
+//! Streams and events: waiting for either does the work that is queued before.
 
 use std::ffi::{c_int, c_uint, c_void};
-use std::time::Instant;
 
+use crate::queue::{Recorded, Work};
 use crate::state::{Handle, INVALID_HANDLE, NOT_READY, answer, fail, put, working};
 
 /// A stream.
@@ -44,13 +44,17 @@ pub unsafe extern "C" fn cuStreamGetPriority(stream: Handle, priority: *mut c_in
     })
 }
 
-/// Gives the fault of a kernel, if there was one.
+/// Does its work; gives the fault of a kernel, if there was one.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamSynchronize(stream: Handle) -> i32 {
-    answer(|| working()?.stream(stream))
+    answer(|| {
+        let mut state = working()?;
+        state.stream(stream)?;
+        state.finish(stream)
+    })
 }
 
-/// As [`cuStreamSynchronize`].
+/// As [`cuStreamSynchronize`]: a program that asks until the work is done must get there.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamQuery(stream: Handle) -> i32 {
     cuStreamSynchronize(stream)
@@ -60,7 +64,9 @@ pub extern "C" fn cuStreamQuery(stream: Handle) -> i32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamDestroy_v2(stream: Handle) -> i32 {
     answer(|| {
-        let gone = crate::state::state()?.streams.remove(&(stream as usize));
+        let mut state = crate::state::state()?;
+        state.settle();
+        let gone = state.streams.remove(&(stream as usize));
         gone.map(|_| ()).ok_or_else(|| fail(INVALID_HANDLE, "no such stream"))
     })
 }
@@ -75,17 +81,20 @@ pub unsafe extern "C" fn cuStreamIsCapturing(stream: Handle, status: *mut c_int)
     })
 }
 
-/// Checks its handles.
+/// The stream's later work comes after what the event was recorded behind; an event that was not recorded delays nothing.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamWaitEvent(stream: Handle, event: Handle, _flags: c_uint) -> i32 {
     answer(|| {
-        let state = working()?;
+        let mut state = working()?;
         state.stream(stream)?;
-        known(&state, event).map(|_| ())
+        match known(&state, event)? {
+            Some(recorded) => state.submit(stream, Work::Wait(recorded)),
+            None => Ok(()),
+        }
     })
 }
 
-/// Calls the function at once.
+/// Does the stream's work and calls the function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuLaunchHostFunc(
     stream: Handle,
@@ -93,8 +102,11 @@ pub unsafe extern "C" fn cuLaunchHostFunc(
     data: *mut c_void,
 ) -> i32 {
     answer(|| {
+        let mut state = working()?;
+        state.stream(stream)?;
+        state.finish(stream)?;
         // The lock is not held meanwhile: the function may not call the driver, but it may take its time.
-        working()?.stream(stream)?;
+        drop(state);
         if let Some(function) = function {
             // SAFETY: the caller's function, with the caller's data.
             unsafe { function(data) };
@@ -103,7 +115,7 @@ pub unsafe extern "C" fn cuLaunchHostFunc(
     })
 }
 
-fn known(state: &crate::state::State, event: Handle) -> Result<Option<Instant>, i32> {
+fn known(state: &crate::state::State, event: Handle) -> Result<Option<Recorded>, i32> {
     state.events.get(&(event as usize)).copied().ok_or_else(|| fail(INVALID_HANDLE, "no such event"))
 }
 
@@ -119,25 +131,32 @@ pub unsafe extern "C" fn cuEventCreate(event: *mut Handle, _flags: c_uint) -> i3
     })
 }
 
-/// Now.
+/// Behind the stream's work so far.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventRecord(event: Handle, stream: Handle) -> i32 {
     answer(|| {
         let mut state = working()?;
         state.stream(stream)?;
         known(&state, event)?;
-        state.events.insert(event as usize, Some(Instant::now()));
+        let recorded = state.queues.mark(stream);
+        state.events.insert(event as usize, Some(recorded));
         Ok(())
     })
 }
 
-/// It is over.
+/// Does the work that the event was recorded behind.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventSynchronize(event: Handle) -> i32 {
-    answer(|| known(&*working()?, event).map(|_| ()))
+    answer(|| {
+        let mut state = working()?;
+        match known(&state, event)? {
+            Some(recorded) => state.reach(recorded),
+            None => Ok(()),
+        }
+    })
 }
 
-/// It is over.
+/// As [`cuEventSynchronize`].
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventQuery(event: Handle) -> i32 {
     cuEventSynchronize(event)
@@ -152,7 +171,7 @@ pub unsafe extern "C" fn cuEventElapsedTime(milliseconds: *mut f32, start: Handl
             return Err(fail(NOT_READY, "an event that was not recorded"));
         };
         // SAFETY: the caller gives room.
-        unsafe { put(milliseconds, end.saturating_duration_since(start).as_secs_f32() * 1e3) }
+        unsafe { put(milliseconds, end.at.saturating_duration_since(start.at).as_secs_f32() * 1e3) }
     })
 }
 

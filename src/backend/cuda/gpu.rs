@@ -25,6 +25,8 @@ pub struct Gpu {
     info: Info,
     context: Context,
     stream: Stream,
+    /// Of uploads, which run beside the kernels.
+    copies: Stream,
     modules: Mutex<BTreeMap<&'static str, &'static Module>>,
     /// The last launch, which an error that shows later comes from, or one before it.
     last: Mutex<&'static str>,
@@ -139,8 +141,9 @@ impl Gpu {
         let make = || {
             let context = Context::new(Device::get_device(index)?)?;
             CurrentContext::set_current(&context)?;
-            let stream = Stream::new(StreamFlags::NON_BLOCKING, None)?;
-            Ok(Gpu { info, context, stream, modules: Mutex::default(), last: Mutex::new("") })
+            let stream = || Stream::new(StreamFlags::NON_BLOCKING, None);
+            let (stream, copies) = (stream()?, stream()?);
+            Ok(Gpu { info, context, stream, copies, modules: Mutex::default(), last: Mutex::new("") })
         };
         let gpu: &'static Gpu = Box::leak(Box::new(make().map_err(|e| failed(format!("cuda:{index}"), e))?));
         *opened = Some(gpu);
@@ -170,16 +173,23 @@ impl Gpu {
         &self.stream
     }
 
+    pub(super) fn copies(&self) -> &Stream {
+        &self.copies
+    }
+
     /// Waits until all that was queued is done.
     ///
     /// # Errors
     /// Kind [`ErrorKind::Device`] where something of it failed: the error names the last launch, which failed or comes after
     /// the one that did.
     pub fn wait(&self) -> Result<()> {
-        self.stream.synchronize().map_err(|e| {
-            let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            failed(format!("cuda: {last} or a launch before it"), e)
-        })
+        self.stream.synchronize().map_err(|e| failed(self.since_when(), e))
+    }
+
+    /// The subject of an error that shows when something is waited for.
+    pub(super) fn since_when(&self) -> String {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        format!("cuda: {last} or a launch before it")
     }
 
     /// Queues a kernel. `arguments` point to values of the types that the kernel takes, which the declaration of the kernel

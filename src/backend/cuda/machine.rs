@@ -2,12 +2,17 @@
 
 use ndarray::ArrayView2;
 
+use super::inputs::Inputs;
+use super::outputs::Outputs;
 use super::{Buffer, Gpu};
+use crate::Result;
 use crate::backend::{Backend, Precision};
 use crate::optim::{OnDevice, Update};
 use crate::params::Params;
 use crate::plan::{Bases, Input, Look, Machine, Mode, Plan};
-use crate::{Error, ErrorKind, Result};
+
+/// Enough that the device always has a step to work on: the host waits for the loss of a step when the one after it is queued.
+const LATE: usize = 1;
 
 /// One arena on the device, laid out by the same plan as on the host, and copies of parameters, gradients and states.
 ///
@@ -20,11 +25,8 @@ pub struct CudaMachine {
     values: Buffer,
     grads: Buffer,
     states: Buffer,
-    /// The images of the run under way, and its targets behind them.
-    inputs: Buffer,
-    /// Class scores and losses of the last forward run.
-    logits: Vec<f32>,
-    losses: Vec<f32>,
+    inputs: Inputs,
+    outputs: Outputs<{ LATE + 1 }>,
     params_changed: bool,
     /// What the host has is brought up to date by `fetch` alone.
     keep: bool,
@@ -32,35 +34,22 @@ pub struct CudaMachine {
 }
 
 impl CudaMachine {
-    fn grow_inputs(&mut self, len: usize) -> Result<()> {
-        if self.inputs.len() < len {
-            self.inputs = Buffer::new(self.gpu, len)?;
-        }
-        Ok(())
-    }
-
     /// Copies over what has changed on the host, and the input.
-    fn feed(&mut self, input: Input<'_, f32>, params: &Params<f32>) -> Result<()> {
+    fn feed(&mut self, plan: &Plan, input: Input<'_, f32>, params: &Params<f32>) -> Result<()> {
         self.gpu.enter()?;
         if std::mem::take(&mut self.params_changed) {
             self.values.upload(0, params.values())?;
             self.states.upload(0, params.states())?;
         }
-        let not_contiguous = || Error::new(ErrorKind::Shape, "images", "an array that is not contiguous");
-        let images = input.images.as_slice().ok_or_else(not_contiguous)?;
-        let targets = input.targets.as_ref().and_then(|targets| targets.as_slice()).unwrap_or_default();
-        let start = start_of_targets(images.len());
-        self.grow_inputs(start + targets.len())?;
-        self.inputs.upload(0, images)?;
-        self.inputs.upload(start, targets)
+        self.inputs.send(self.gpu, plan, input)
     }
 
     fn bases<'a>(&self, input: Input<'_, f32>, params: &'a Params<f32>) -> Bases<'a> {
         Bases {
             gpu: self.gpu,
             precision: self.precision,
-            images: self.inputs.ptr(),
-            targets: self.inputs.ptr().at(start_of_targets(input.images.len())),
+            images: self.inputs.images(),
+            targets: self.inputs.targets(),
             arena: self.arena.ptr(),
             values: self.values.ptr(),
             grads: self.grads.ptr(),
@@ -71,36 +60,24 @@ impl CudaMachine {
         }
     }
 
-    /// Runs the forward steps of a plan without a loss, for parameters that nobody changes.
+    /// Runs the forward steps of a plan without a loss, for parameters that nobody changes, and waits for the scores.
     pub(crate) fn infer(&mut self, plan: &Plan, input: Input<'_, f32>, params: &Params<f32>) -> Result<()> {
-        self.feed(input, params)?;
+        self.feed(plan, input, params)?;
         plan.forward_on_device(&self.bases(input, params), |_, _| Ok(true))?;
-        self.fetch_outputs(plan, input.images.dim().0)
+        self.outputs.send(&self.arena, self.gpu, plan, input.images.dim().0)?;
+        self.outputs.receive()
     }
 
     /// Elements that it holds on the device.
     pub(crate) fn len(&self) -> usize {
-        let buffers = [&self.arena, &self.values, &self.grads, &self.states, &self.inputs];
-        buffers.iter().map(|buffer| buffer.len()).sum()
+        let buffers = [&self.arena, &self.values, &self.grads, &self.states];
+        buffers.iter().map(|buffer| buffer.len()).sum::<usize>() + self.inputs.len()
     }
-
-    /// Brings scores and losses to the host.
-    fn fetch_outputs(&mut self, plan: &Plan, n: usize) -> Result<()> {
-        let logits = plan.logits_range(n);
-        self.logits.resize(logits.len(), 0.0);
-        self.arena.download(logits.start, &mut self.logits)?;
-        let losses = plan.losses_range(n);
-        self.losses.resize(losses.len(), 0.0);
-        self.arena.download(losses.start, &mut self.losses)
-    }
-}
-
-/// The first element of the targets behind `images` elements: a multiple of 64 bytes.
-fn start_of_targets(images: usize) -> usize {
-    images.next_multiple_of(16)
 }
 
 impl<B: Backend<Elem = f32, Machine = CudaMachine>> Machine<B> for CudaMachine {
+    const LATE: usize = LATE;
+
     fn new(len: usize, params: &Params<f32>) -> Result<Self> {
         let gpu = Gpu::current()?;
         let mut grads = Buffer::new(gpu, params.grads().len())?;
@@ -112,9 +89,8 @@ impl<B: Backend<Elem = f32, Machine = CudaMachine>> Machine<B> for CudaMachine {
             values: Buffer::new(gpu, params.values().len())?,
             grads,
             states: Buffer::new(gpu, params.states().len())?,
-            inputs: Buffer::new(gpu, 0)?,
-            logits: Vec::new(),
-            losses: Vec::new(),
+            inputs: Inputs::new(),
+            outputs: Outputs::default(),
             params_changed: true,
             keep: false,
             plan_len: len,
@@ -180,11 +156,10 @@ impl<B: Backend<Elem = f32, Machine = CudaMachine>> Machine<B> for CudaMachine {
         params: &mut Params<f32>,
         look: Option<Look<'_, f32>>,
     ) -> Result<()> {
-        self.feed(input, params)?;
-        let (bases, n) = (self.bases(input, params), input.images.dim().0);
+        self.feed(plan, input, params)?;
+        let bases = self.bases(input, params);
         let Some(look) = look else {
             plan.forward_on_device(&bases, |_, _| Ok(true))?;
-            self.fetch_outputs(plan, n)?;
             if plan.mode() == Mode::Train && !self.keep {
                 self.states.download(0, params.states_mut())?;
             }
@@ -222,7 +197,7 @@ impl<B: Backend<Elem = f32, Machine = CudaMachine>> Machine<B> for CudaMachine {
         scale: f64,
         seconds: &mut [f64],
     ) -> Result<()> {
-        self.feed(input, params)?;
+        self.feed(plan, input, params)?;
         let bases = self.bases(input, params);
         if let Some(dlosses) = plan.dlosses_range(bases.n) {
             self.arena.fill(dlosses, scale as f32)?;
@@ -230,12 +205,21 @@ impl<B: Backend<Elem = f32, Machine = CudaMachine>> Machine<B> for CudaMachine {
         plan.time_steps_on_device(&bases, seconds)
     }
 
+    fn send(&mut self, plan: &Plan, n: usize) -> Result<()> {
+        self.outputs.send(&self.arena, self.gpu, plan, n)
+    }
+
+    fn receive(&mut self, _plan: &Plan, _n: usize) -> Result<()> {
+        self.gpu.enter()?;
+        self.outputs.receive()
+    }
+
     fn logits<'a>(&'a self, plan: &Plan, n: usize) -> ArrayView2<'a, f32> {
         let len = n * plan.classes();
-        ArrayView2::from_shape((n, plan.classes()), &self.logits[..len]).expect("as many as the last run had")
+        ArrayView2::from_shape((n, plan.classes()), &self.outputs.logits()[..len]).expect("as many as the last run had")
     }
 
     fn losses<'a>(&'a self, plan: &Plan, n: usize) -> &'a [f32] {
-        &self.losses[..plan.losses_range(n).len()]
+        &self.outputs.losses()[..plan.losses_range(n).len()]
     }
 }

@@ -1,8 +1,8 @@
 //! NVIDIA GPUs: the kernels of `cuda/*.cu`, as PTX inside this program, launched through `cust`.
 //!
 //! Activations, parameters and their gradients lie on the device in the order that the host has them in, laid out by the same
-//! plan. The driver is looked for when a [`Gpu`] is opened: a program without one runs on the CPU. Everything is queued on one
-//! stream; kernels of one op follow each other on it, so that they need no other order.
+//! plan. The driver is looked for when a [`Gpu`] is opened: a program without one runs on the CPU. Kernels are queued on one
+//! stream, where those of one op follow each other, so that they need no other order; batches come on a second one.
 //!
 //! ```no_run
 //! use handgrad::backend::{Cuda, cuda};
@@ -31,10 +31,13 @@
 //! ```
 
 mod contract;
+mod event;
 pub(crate) mod gpu;
+mod inputs;
 mod kernels;
 mod machine;
 mod memory;
+mod outputs;
 
 pub(crate) use contract::Parts;
 pub use contract::{Backward, Forward, Grad, Kernel, ParamGrad};
