@@ -163,10 +163,13 @@ impl<'g> Compiler<'g> {
         let mut again: Vec<Option<(usize, usize)>> = vec![None; nodes.len()];
         for (i, node) in nodes.iter().enumerate().rev().filter(|&(i, _)| goes_back(i)) {
             if node.op().is_some_and(|op| op.keeps().inputs) {
-                for input in node.inputs.iter().filter(|input| recomputed[input.0] && again[input.0].is_none()) {
-                    again[input.0] = Some((end, end));
-                    end += 1;
+                for input in node.inputs.iter().filter(|input| recomputed[input.0]) {
+                    again[input.0].get_or_insert_with(|| {
+                        end += 1;
+                        (end - 1, end)
+                    });
                 }
+                // Until this node has gone backward.
                 for input in &node.inputs {
                     again[input.0] = again[input.0].map(|(first, _)| (first, end));
                 }

@@ -175,9 +175,11 @@ impl Plan {
             Pass::Again { x, y } => {
                 let node = &self.graph.nodes()[step.node];
                 let operands = Outputs { x, y: *y, in_place: false, again: true };
-                self.forward_step::<B>(step, node, operands, input, (params, &params.states, &[]), arena);
+                self.forward_step::<B>(step, node, operands, input.reborrow(), (params, &params.states, &[]), arena);
             }
-            Pass::Backward { .. } => self.backward_step::<B>(step, input, (params, grads), arena, accumulate),
+            Pass::Backward { .. } => {
+                self.backward_step::<B>(step, input.reborrow(), (params, grads), arena, accumulate);
+            }
         }
     }
 
