@@ -101,7 +101,8 @@ pub trait Backend: Sized + Send + Sync + 'static {
     const NAME: &'static str;
     /// The precision of the recipes that it runs.
     const PRECISION: Precision = Precision::F32;
-    /// Whether it has the layers that an inference plan makes of several ([`ConvNormAct`](crate::ops::ConvNormAct)).
+    /// Whether it has the layers that plans make of several ([`ConvNormAct`](crate::ops::ConvNormAct),
+    /// [`NormAct`](crate::ops::NormAct)).
     const FUSES: bool = true;
     /// Elements of working memory that either pass of `op` needs for up to `n` images; `None` where this backend does not
     /// have the op.

@@ -210,6 +210,33 @@ impl Graph {
         params: Vec<usize>,
         states: Vec<usize>,
     ) -> Result<NodeId> {
+        let node = self.checked(name, spec, inputs, params, states)?;
+        self.nodes.push(node);
+        Ok(NodeId(self.nodes.len() - 1))
+    }
+
+    /// Puts another layer in the place of a node, whose readers then read it. Its inputs are earlier nodes.
+    pub(crate) fn replace(
+        &mut self,
+        at: NodeId,
+        name: &str,
+        spec: OpSpec,
+        inputs: &[NodeId],
+        params: Vec<usize>,
+        states: Vec<usize>,
+    ) -> Result<()> {
+        self.nodes[at.0] = self.checked(name, spec, inputs, params, states)?;
+        Ok(())
+    }
+
+    fn checked(
+        &self,
+        name: &str,
+        spec: OpSpec,
+        inputs: &[NodeId],
+        params: Vec<usize>,
+        states: Vec<usize>,
+    ) -> Result<Node> {
         if name.is_empty() || self.nodes.iter().any(|node| node.name == name) {
             return Err(shape_error(name, Mismatch::new("a name that is empty or taken", "a name of its own")));
         }
@@ -236,8 +263,7 @@ impl Graph {
             return Err(shape_error(name, Mismatch::new("other parameters", expected)));
         }
         let name = name.to_owned();
-        self.nodes.push(Node { name, source: Source::Op(spec), inputs: inputs.to_vec(), params, states, shape });
-        Ok(NodeId(self.nodes.len() - 1))
+        Ok(Node { name, source: Source::Op(spec), inputs: inputs.to_vec(), params, states, shape })
     }
 
     /// The same graph with a node for dense targets and a loss behind its output.
@@ -334,7 +360,7 @@ impl Graph {
     /// Parameters of normalisations, and all that are called `bias`: what many recipes spare from weight decay.
     pub fn norm_and_bias_params(&self) -> Vec<bool> {
         let mut found: Vec<bool> = self.params.iter().map(|param| param.spec.name == "bias").collect();
-        for node in self.nodes.iter().filter(|node| matches!(node.source, Source::Op(OpSpec::BatchNorm(_)))) {
+        for node in self.nodes.iter().filter(|node| matches!(node.source, Source::Op(OpSpec::BatchNorm(_) | OpSpec::NormAct(_)))) {
             node.params.iter().for_each(|&p| found[p] = true);
         }
         found

@@ -30,6 +30,8 @@ pub enum Delivery {
 pub struct Passes {
     /// Output.
     pub y: Vec<f64>,
+    /// The output made again, where a training plan may have that done.
+    pub again: Option<Vec<f64>>,
     /// State after a training pass.
     pub states: Vec<Vec<f64>>,
     /// Gradients of the inputs.
@@ -145,20 +147,30 @@ pub fn run<B: Host>(case: &Case, operands: &Operands, run: Run, delivery: Delive
     // An op may take the input's place unless it keeps the input for a backward pass.
     let in_place = delivery == Delivery::InPlace && op.in_place().forward && !(saves && op.keeps().inputs);
     let mut y = if in_place { x[0].clone() } else { poison(output.len() * n) };
-    let views = x.iter().zip(&case.inputs).enumerate();
-    kernel.forward(Forward {
-        training,
-        key,
-        x: views.map(|(i, (x, &shape))| if in_place && i == 0 { empty() } else { view(shape, &x[..]) }).collect(),
-        y: ArrayViewMut4::from_shape(dim(output, n), &mut y).expect("sizes fit"),
-        in_place,
-        params: params.iter().map(Vec::as_slice).collect(),
-        states: states.iter_mut().map(Vec::as_mut_slice).collect(),
-        prepared: &prepared,
-        saved: if saves { saved.iter_mut().map(Vec::as_mut_slice).collect() } else { Default::default() },
-        scratch: &mut scratch,
+    let mut forward = |y: &mut [B::Elem], in_place: bool, again: bool| {
+        let views = x.iter().zip(&case.inputs).enumerate();
+        scratch.fill(nan);
+        kernel.forward(Forward {
+            training,
+            again,
+            key,
+            x: views.map(|(i, (x, &shape))| if in_place && i == 0 { empty() } else { view(shape, &x[..]) }).collect(),
+            y: ArrayViewMut4::from_shape(dim(output, n), y).expect("sizes fit"),
+            in_place,
+            params: params.iter().map(Vec::as_slice).collect(),
+            states: states.iter_mut().map(Vec::as_mut_slice).collect(),
+            prepared: &prepared,
+            saved: if saves { saved.iter_mut().map(Vec::as_mut_slice).collect() } else { Default::default() },
+            scratch: &mut scratch,
+        });
+    };
+    forward(&mut y, in_place, false);
+    let again = (training && saves && op.recomputes()).then(|| {
+        let mut y = poison(output.len() * n);
+        forward(&mut y, false, true);
+        wide(&y)
     });
-    let mut passes = Passes { y: wide(&y), states: states.iter().map(|s| wide(s)).collect(), ..Passes::default() };
+    let mut passes = Passes { y: wide(&y), again, states: states.iter().map(|s| wide(s)).collect(), ..Passes::default() };
     if !matches!(run, Run::Train | Run::EvalBackward) {
         return passes;
     }
@@ -324,6 +336,9 @@ fn compare_runs(
             let ours = run_ours(&operands, passes, delivery).map_err(|e| format!("{}: {e}", case.name()))?;
             let how = format!("{} ({delivery:?}, {passes:?})", case.name());
             close(&format!("{how}: y"), &truth.y, &ours.y, tolerance)?;
+            if [&truth, &ours].iter().any(|passes| passes.again.as_ref().is_some_and(|again| *again != passes.y)) {
+                return Err(format!("{how}: y made again is another"));
+            }
             for (name, truth, ours) in [
                 ("state", &truth.states, &ours.states),
                 ("dx", &truth.dx, &ours.dx),

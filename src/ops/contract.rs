@@ -62,6 +62,12 @@ pub trait Op: fmt::Debug + Send + Sync {
         InPlace::NEVER
     }
 
+    /// Whether a training plan may give the output's memory to others until a backward step reads it, and have the output
+    /// made again from inputs and saved tensors by then ([`Forward::again`]): where that takes a pass over memory.
+    fn recomputes(&self) -> bool {
+        false
+    }
+
     /// Whether it has no backward pass: only plans that infer run it.
     fn only_infers(&self) -> bool {
         false
@@ -371,6 +377,9 @@ impl InPlace {
 pub struct Forward<'a, E> {
     /// A training pass: updates state, drops out.
     pub training: bool,
+    /// The output alone is made once more ([`Op::recomputes`]), to the bit, from what the pass before it saved: `saved` and
+    /// `states` stay as they are.
+    pub again: bool,
     /// Names the randomness of this node in this step.
     pub key: Key,
     /// Inputs. Where `in_place`, input 0 is empty and `y` holds its values.

@@ -68,6 +68,8 @@ register! {
     adaptive_pool::AdaptivePool,
     /// Normalisation by batch statistics.
     batch_norm::BatchNorm,
+    /// Normalisation by batch statistics and the activation behind it.
+    norm_act::NormAct,
     /// Sum of inputs.
     add::Add,
     /// Product with a constant.

@@ -4,7 +4,7 @@ use super::arena::ALIGN;
 use super::{Buffer, DparamPlace, DxPlace, Explained, Mode, Pass, Place, Plan, Step};
 use crate::backend::Backend;
 use crate::graph::{Graph, Node, NodeId, Shape, Source};
-use crate::ops::Op;
+use crate::ops::{Keeps, Op};
 use crate::{Error, ErrorKind, Result};
 
 impl Plan {
@@ -18,8 +18,15 @@ impl Plan {
         if max_batch == 0 || max_batch > 1 << 20 {
             return Err(Error::new(ErrorKind::Usage, "batch", max_batch).expected("1 to 1,048,576 images"));
         }
-        let fused = if mode == Mode::Infer && B::FUSES { Some(super::fuse::fuse(graph)?) } else { None };
-        let graph = fused.as_ref().unwrap_or(graph);
+        match mode {
+            Mode::Infer if B::FUSES => Plan::of::<B>(&super::fuse::fuse(graph)?, max_batch, mode),
+            Mode::Train if B::FUSES => Plan::of::<B>(&super::fuse::fuse_training(graph)?, max_batch, mode),
+            _ => Plan::of::<B>(graph, max_batch, mode),
+        }
+    }
+
+    /// Compiles the graph as it is.
+    pub(super) fn of<B: Backend>(graph: &Graph, max_batch: usize, mode: Mode) -> Result<Plan> {
         check_passes(graph, mode)?;
         check_backend::<B>(graph)?;
         let logits = graph.output();
@@ -69,6 +76,11 @@ impl Plan {
                     exclusive.push(*y);
                     exclusive.extend(&step.saved);
                 }
+                Pass::Again { x, y } => {
+                    shared.extend(x);
+                    exclusive.push(*y);
+                    exclusive.extend(&step.saved);
+                }
                 Pass::Backward { x, y, dy, dx, .. } => {
                     shared.extend(x.iter().chain(y));
                     exclusive.push(*dy);
@@ -103,6 +115,8 @@ struct Compiler<'g> {
     /// Forward step of each node, backward step of each node that has one, and how many there are.
     forward_at: Vec<Option<usize>>,
     backward_at: Vec<Option<usize>>,
+    /// The steps between which an output is there once more that is made again in the backward pass.
+    again: Vec<Option<(usize, usize)>>,
     end: usize,
     /// The nodes whose outputs' gradients are computed.
     needs_gradient: Vec<bool>,
@@ -138,8 +152,28 @@ impl<'g> Compiler<'g> {
             needs_gradient[i] = begins(i, node) || node.inputs.iter().any(|input| needs_gradient[input.0]);
         }
         let goes_back = |i: usize| alive[i] && needs_gradient[i] && mode != Mode::Explain(NodeId(i));
+        // What is made again has its inputs kept anyhow, to go backward itself.
+        let mut recomputed = vec![false; nodes.len()];
+        for (i, node) in nodes.iter().enumerate() {
+            let possible = node.op().is_some_and(|op| op.recomputes() && op.keeps() == Keeps::INPUTS);
+            let inputs_stay = node.inputs.iter().all(|input| !recomputed[input.0]);
+            recomputed[i] = mode == Mode::Train && goes_back(i) && possible && inputs_stay && NodeId(i) != logits;
+        }
         let mut backward_at = vec![None; nodes.len()];
-        for i in (0..nodes.len()).rev().filter(|&i| goes_back(i)) {
+        let mut again: Vec<Option<(usize, usize)>> = vec![None; nodes.len()];
+        for (i, node) in nodes.iter().enumerate().rev().filter(|&(i, _)| goes_back(i)) {
+            if node.op().is_some_and(|op| op.keeps().inputs) {
+                for input in node.inputs.iter().filter(|input| recomputed[input.0]) {
+                    again[input.0].get_or_insert_with(|| {
+                        end += 1;
+                        (end - 1, end)
+                    });
+                }
+                // Until this node has gone backward.
+                for input in &node.inputs {
+                    again[input.0] = again[input.0].map(|(first, _)| (first, end));
+                }
+            }
             backward_at[i] = Some(end);
             end += 1;
         }
@@ -148,7 +182,7 @@ impl<'g> Compiler<'g> {
             let Some(op) = node.op().filter(|_| alive[i]) else { continue };
             let keeps = op.keeps();
             for input in &node.inputs {
-                let kept = if keeps.inputs { backward_at[i] } else { None };
+                let kept = backward_at[i].filter(|_| keeps.inputs && !recomputed[input.0]);
                 last_read[input.0] = last_read[input.0].max(forward_at[i].into_iter().chain(kept).max().unwrap_or(0));
             }
             if let Some(at) = backward_at[i].filter(|_| keeps.output) {
@@ -167,6 +201,7 @@ impl<'g> Compiler<'g> {
             mode,
             forward_at,
             backward_at,
+            again,
             end,
             needs_gradient,
             last_read,
@@ -265,6 +300,9 @@ impl<'g> Compiler<'g> {
         }
         for (i, node) in nodes.iter().enumerate().rev() {
             let (Some(at), Some(op), Some(dy)) = (self.backward_at[i], node.op(), self.gradients[i]) else { continue };
+            if op.keeps().inputs {
+                node.inputs.iter().for_each(|input| self.make_again::<B>(input.0, max_batch));
+            }
             let mut dx = Vec::new();
             for (k, input) in node.inputs.iter().enumerate() {
                 dx.push(self.gradient_place(op, node, k, *input, dy, at));
@@ -285,6 +323,18 @@ impl<'g> Compiler<'g> {
             let pass = Pass::Backward { x, y, dy, dx, dparams };
             self.steps.push(Step { node: i, saved, scratch, prepared: 0..0, pass });
         }
+    }
+
+    /// A step that makes the output of node `i` again, where that is due and has not been done.
+    fn make_again<B: Backend>(&mut self, i: usize, max_batch: usize) {
+        let node = &self.graph.nodes()[i];
+        let (Some((first, last)), Some(op)) = (self.again[i].take(), node.op()) else { return };
+        let y = self.buffer(format!("{} again", node.name), node.shape.len(), 0, first, last);
+        let x = node.inputs.iter().map(|id| self.places[id.0].expect("forward placed it")).collect();
+        let scratch = self.scratch::<B>(op, node, &self.shapes(node), first, max_batch);
+        let saved = self.saved[i].clone();
+        self.places[i] = Some(Place::Buffer(y));
+        self.steps.push(Step { node: i, saved, scratch, prepared: 0..0, pass: Pass::Again { x, y } });
     }
 
     /// The layer that is explained, whose gradient stays to the end.

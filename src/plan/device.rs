@@ -48,7 +48,7 @@ impl Plan {
 
     /// Queues the backward steps; the loss' gradient is there.
     pub(crate) fn backward_on_device(&self, bases: &Bases<'_>, accumulate: bool) -> Result<()> {
-        let mut backward = self.steps.iter().filter(|step| matches!(step.pass, Pass::Backward { .. }));
+        let mut backward = self.steps.iter().filter(|step| !matches!(step.pass, Pass::Forward { .. }));
         backward.try_for_each(|step| self.step_on_device(step, bases, accumulate))
     }
 
@@ -86,6 +86,8 @@ impl Plan {
         let node = &self.graph.nodes()[step.node];
         let queued = match &step.pass {
             Pass::Forward { x, y, .. } => self.forward_step_on_device(step, node, (x, *y), bases),
+            // No op of this backend is one whose output is made again.
+            Pass::Again { .. } => Ok(()),
             Pass::Backward { .. } => self.backward_step_on_device(step, node, bases, accumulate),
         };
         queued.map_err(|e| if e.kind() == ErrorKind::Device { e.of_layer(&node.name) } else { e })

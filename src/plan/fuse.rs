@@ -1,6 +1,9 @@
-//! Before an inference plan is compiled: layers that can run as one become one, layers that do nothing go.
+//! Before a plan is compiled: layers that can run as one become one, layers that do nothing go.
 //!
-//! A convolution or linear layer takes with it what follows it alone, in this order, each as far as it is there:
+//! In training, a batch-norm, the sum that alone reads it, if one does, and the activation that alone reads that
+//! ([`NormAct`]).
+//!
+//! In inference, a convolution or linear layer takes with it what follows it alone, in this order, each as far as it is there:
 //! batch-norm, activation, batch-norm, sum with another node, activation ([`ConvNormAct`]). It runs where the last of
 //! them ran. A Flatten before a linear layer, dropout and stochastic depth vanish.
 //!
@@ -11,7 +14,47 @@ mod tests;
 
 use crate::Result;
 use crate::graph::{Graph, NodeId, Source};
-use crate::ops::{ConvNormAct, OpSpec, Product, Residual};
+use crate::ops::{ConvNormAct, NormAct, OpSpec, Product, Residual};
+
+/// The same layers as `graph`, those that train as one in the node of the last of them. Nodes keep their numbers, which name
+/// the randomness of a step.
+pub(super) fn fuse_training(graph: &Graph) -> Result<Graph> {
+    let (nodes, alive) = (graph.nodes(), graph.alive());
+    let mut readers = vec![0; nodes.len()];
+    for node in nodes.iter().zip(&alive).filter(|(_, alive)| **alive).map(|(node, _)| node) {
+        node.inputs.iter().for_each(|input| readers[input.0] += 1);
+    }
+    // The batch-norm that node `at` alone reads.
+    let norm = |at: NodeId| match nodes[at.0].source {
+        Source::Op(OpSpec::BatchNorm(norm)) if readers[at.0] == 1 => Some((&nodes[at.0], norm)),
+        _ => None,
+    };
+    let mut fused = graph.clone();
+    for (i, node) in nodes.iter().enumerate().filter(|&(i, _)| alive[i]) {
+        let (Source::Op(OpSpec::Activation(act)), &[before]) = (&node.source, &node.inputs[..]) else { continue };
+        // Behind a sum, the other summand comes second.
+        let sum = match (&nodes[before.0].source, &nodes[before.0].inputs[..]) {
+            (Source::Op(OpSpec::Add(_)), &[a, b]) if readers[before.0] == 1 => {
+                norm(a).map(|first| (first, b)).or_else(|| norm(b).map(|first| (first, a)))
+            }
+            _ => None,
+        };
+        let ((first, norm), r) = match (norm(before), sum) {
+            (Some(first), _) => (first, None),
+            (None, Some((first, r))) => (first, Some(r)),
+            (None, None) => continue,
+        };
+        let inputs: Vec<NodeId> = first.inputs.iter().copied().chain(r).collect();
+        let op = OpSpec::from(NormAct { norm, add: r.is_some(), act: *act });
+        // An op takes no node twice.
+        if r != Some(first.inputs[0]) {
+            let between = r.map(|_| format!(" + {}", nodes[before.0].name)).unwrap_or_default();
+            let name = format!("{}{between} + {}", first.name, node.name);
+            fused.replace(NodeId(i), &name, op, &inputs, first.params.clone(), first.states.clone())?;
+        }
+    }
+    Ok(fused)
+}
 
 /// The same function as `graph` in evaluation, of fewer layers.
 pub(super) fn fuse(graph: &Graph) -> Result<Graph> {

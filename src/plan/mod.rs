@@ -151,6 +151,11 @@ enum Pass {
         y: usize,
         in_place: bool,
     },
+    /// In the backward pass: an output once more, whose memory others had meanwhile.
+    Again {
+        x: Vec<Place>,
+        y: usize,
+    },
     Backward {
         /// Inputs, where the op keeps them.
         x: Vec<Place>,
@@ -168,7 +173,7 @@ impl Step {
     /// where they are needed.
     fn passes(&self) -> u64 {
         match &self.pass {
-            Pass::Forward { .. } => 1,
+            Pass::Forward { .. } | Pass::Again { .. } => 1,
             Pass::Backward { dx, dparams, .. } => {
                 let inputs = dx.iter().any(|dx| *dx != DxPlace::Skip);
                 let weights = dparams.is_empty() || dparams.iter().any(|dparam| dparam.needed);

@@ -37,6 +37,10 @@ impl fmt::Display for Plan {
                     let how = if *in_place { " in place" } else { "" };
                     ("→", format!("{} → {}{how}", inputs.join(" + "), self.slot(*y)))
                 }
+                Pass::Again { x, y } => {
+                    let inputs: Vec<String> = x.iter().map(|&x| self.place(x)).collect();
+                    ("↻", format!("{} → {} again", inputs.join(" + "), self.slot(*y)))
+                }
                 Pass::Backward { dy, dx, .. } => {
                     let outputs = dx.iter().map(|dx| match dx {
                         DxPlace::Skip => "·".into(),

@@ -55,7 +55,7 @@ impl Profile {
             StepProfile {
                 layer: node.name.clone(),
                 op: node.op().map_or("", |op| op.kind()).to_owned(),
-                backward: matches!(step.pass, Pass::Backward { .. }),
+                backward: !matches!(step.pass, Pass::Forward { .. }),
                 seconds: seconds / rounds.max(1) as f64,
                 flops: plan.flops(step).saturating_mul(n as u64),
             }

@@ -95,7 +95,7 @@ impl Plan {
         let mut rows: Vec<RooflineRow> = Vec::new();
         for step in &self.steps {
             let op = self.graph.nodes()[step.node].op().map_or("", |op| op.kind());
-            let backward = matches!(step.pass, Pass::Backward { .. });
+            let backward = !matches!(step.pass, Pass::Forward { .. });
             let flops = self.flops(step).saturating_mul(self.max_batch as u64);
             let bytes = self.operand_bytes(step);
             let seconds = (flops as f64 / speed.flops).max(bytes as f64 / speed.bytes);
@@ -128,7 +128,7 @@ impl Plan {
         let weights: usize = node.params.iter().map(|&p| self.graph.params()[p].spec.layout.len()).sum();
         let saved: usize = step.saved.iter().map(|&b| buffer(b)).sum();
         let moved = match &step.pass {
-            Pass::Forward { x, y, .. } => inputs(x) + buffer(*y),
+            Pass::Forward { x, y, .. } | Pass::Again { x, y } => inputs(x) + buffer(*y),
             Pass::Backward { x, y, dy, dx, dparams } => {
                 let gradients: usize = dx
                     .iter()

@@ -26,6 +26,14 @@ pub struct Input<'a, E> {
     pub key: Key,
 }
 
+/// The operands of a forward step, and whether its output is made once more.
+struct Outputs<'a> {
+    x: &'a [Place],
+    y: usize,
+    in_place: bool,
+    again: bool,
+}
+
 /// Parameters, states, and what was prepared of them.
 type Constants<'a, E> = (&'a Params<E>, &'a Arena<E>, &'a [E]);
 
@@ -93,7 +101,8 @@ impl Plan {
         for step in &self.steps {
             let node = &self.graph.nodes()[step.node];
             if let Pass::Forward { x, y, in_place } = &step.pass {
-                self.forward_step::<B>(step, node, (x, *y, *in_place), input.reborrow(), constants, arena);
+                let operands = Outputs { x, y: *y, in_place: *in_place, again: false };
+                self.forward_step::<B>(step, node, operands, input.reborrow(), constants, arena);
                 // SAFETY: the step is over, its operands are gone.
                 let output = unsafe { arena.slice(self.buffers[*y].range(input.images.dim().0)) };
                 if after(NodeId(step.node), output).is_break() {
@@ -148,7 +157,27 @@ impl Plan {
         accumulate: bool,
     ) {
         for step in &self.steps {
-            if let Pass::Backward { .. } = step.pass {
+            self.step_back::<B>(step, input.reborrow(), (params, grads), arena, accumulate);
+        }
+    }
+
+    /// Runs a step of the backward pass; leaves one of the forward pass out.
+    fn step_back<B: Host>(
+        &self,
+        step: &Step,
+        input: Input<'_, B::Elem>,
+        (params, grads): (&Params<B::Elem>, &Arena<B::Elem>),
+        arena: &mut Arena<B::Elem>,
+        accumulate: bool,
+    ) {
+        match &step.pass {
+            Pass::Forward { .. } => {}
+            Pass::Again { x, y } => {
+                let node = &self.graph.nodes()[step.node];
+                let operands = Outputs { x, y: *y, in_place: false, again: true };
+                self.forward_step::<B>(step, node, operands, input.reborrow(), (params, &params.states, &[]), arena);
+            }
+            Pass::Backward { .. } => {
                 self.backward_step::<B>(step, input.reborrow(), (params, grads), arena, accumulate);
             }
         }
@@ -183,7 +212,7 @@ impl Plan {
             match &step.pass {
                 Pass::Forward { x, y, in_place } => {
                     let node = &self.graph.nodes()[step.node];
-                    let operands = (x.as_slice(), *y, *in_place);
+                    let operands = Outputs { x, y: *y, in_place: *in_place, again: false };
                     let constants = (&*params, &params.states, &[][..]);
                     self.forward_step::<B>(step, node, operands, input.reborrow(), constants, arena);
                     if self.loss == Some(*y)
@@ -192,8 +221,8 @@ impl Plan {
                         arena.all_mut()[self.buffers[dloss].range(n)].fill(B::Elem::of(scale));
                     }
                 }
-                Pass::Backward { .. } => {
-                    self.backward_step::<B>(step, input.reborrow(), (params, &params.grads), arena, false);
+                Pass::Again { .. } | Pass::Backward { .. } => {
+                    self.step_back::<B>(step, input.reborrow(), (params, &params.grads), arena, false);
                 }
             }
             *seconds += started.elapsed().as_secs_f64();
@@ -216,7 +245,7 @@ impl Plan {
         &self,
         step: &Step,
         node: &Node,
-        (x, y, in_place): (&[Place], usize, bool),
+        Outputs { x, y, in_place, again }: Outputs<'_>,
         input: Input<'a, B::Elem>,
         (params, all_states, prepared): Constants<'a, B::Elem>,
         arena: &'a Arena<B::Elem>,
@@ -249,6 +278,7 @@ impl Plan {
         let values = node.params.iter().map(|&p| unsafe { params.values.slice(params.range(p)) }).collect();
         B::kernel(op).forward(Forward {
             training,
+            again,
             key: input.key.with(step.node as u64),
             x: views,
             y: ArrayViewMut4::from_shape(y_dim, y).expect("a buffer has its size"),

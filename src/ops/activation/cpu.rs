@@ -2,7 +2,7 @@
 
 use super::Activation;
 use crate::backend::{Cpu, parallel, simd_level};
-use crate::ops::{Backward, Forward, Grad, Kernel};
+use crate::ops::{Backward, Forward, Grad, Kernel, Op};
 
 impl Kernel<Cpu> for Activation {
     fn forward(&self, mut io: Forward<'_, f32>) {
@@ -123,6 +123,41 @@ crate::multiversion! {
         per_variant!(activation, op => {
             for (dx, kept) in dx.iter_mut().zip(kept) {
                 *dx *= op.df(*kept);
+            }
+        });
+    }
+}
+
+crate::multiversion! {
+    /// dz = df·dz at z = scale·x + shift, which lies nowhere; the coefficients are as wide as a group of pixels.
+    pub(in crate::ops) fn gradient_at_affine(
+        activation: Activation, dz: &mut [f32], x: &[f32], scale: &[f32], shift: &[f32],
+    ) {
+        per_variant!(activation, op => {
+            let of_input = op.keeps().inputs;
+            for (dz, x) in dz.chunks_mut(scale.len()).zip(x.chunks(scale.len())) {
+                for ((dz, x), (scale, shift)) in dz.iter_mut().zip(x).zip(scale.iter().zip(shift)) {
+                    let z = x * scale + shift;
+                    *dz *= op.df(if of_input { z } else { op.f(z) });
+                }
+            }
+        });
+    }
+}
+
+crate::multiversion! {
+    /// The same at z = scale·x + shift + r.
+    pub(in crate::ops) fn gradient_at_affine_sum(
+        activation: Activation, dz: &mut [f32], x: &[f32], r: &[f32], scale: &[f32], shift: &[f32],
+    ) {
+        per_variant!(activation, op => {
+            let of_input = op.keeps().inputs;
+            let groups = dz.chunks_mut(scale.len()).zip(x.chunks(scale.len()).zip(r.chunks(scale.len())));
+            for (dz, (x, r)) in groups {
+                for ((dz, (x, r)), (scale, shift)) in dz.iter_mut().zip(x.iter().zip(r)).zip(scale.iter().zip(shift)) {
+                    let z = x * scale + shift + r;
+                    *dz *= op.df(if of_input { z } else { op.f(z) });
+                }
             }
         });
     }

@@ -24,7 +24,7 @@ mod cpu;
 pub(super) mod cuda;
 mod reference;
 
-pub(super) use cpu::apply_in_place;
+pub(super) use cpu::{apply_in_place, gradient_at_affine, gradient_at_affine_sum};
 
 use serde::{Deserialize, Serialize};
 

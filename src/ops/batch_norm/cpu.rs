@@ -9,6 +9,8 @@ use crate::ops::{Backward, Forward, Grad, Kernel};
 
 /// Values per block of statistics: 64 KiB, so that the second look at a block comes from the L2 cache.
 const BLOCK: usize = 16 * 1024;
+/// Values that what follows the normalisation finds in the first-level cache.
+const PIECE: usize = 4 * 1024;
 /// Vector lanes that the inner loops are widened to: several pixels side by side where there are few channels.
 const LANES: usize = 64;
 
@@ -18,14 +20,16 @@ struct Grouping {
     channels: usize,
     /// Channels × pixels handled side by side.
     wide: usize,
-    /// Values per block, a multiple of `wide`.
+    /// Values per piece and per block, multiples of `wide`.
+    piece: usize,
     block: usize,
 }
 
 impl Grouping {
     fn new(channels: usize) -> Self {
         let wide = channels * LANES.div_ceil(channels);
-        Grouping { channels, wide, block: wide * (BLOCK / wide).max(1) }
+        let values = |most: usize| wide * (most / wide).max(1);
+        Grouping { channels, wide, piece: values(PIECE), block: values(BLOCK) }
     }
 
     fn blocks(&self, len: usize) -> usize {
@@ -35,6 +39,19 @@ impl Grouping {
     /// Repeats one value per channel over `wide` lanes.
     fn widen(&self, from: impl Fn(usize) -> f32, to: &mut [f32]) {
         to.iter_mut().enumerate().for_each(|(i, to)| *to = from(i % self.channels));
+    }
+
+    /// The normalisation as scale·x + shift.
+    fn affine(
+        &self,
+        params: &[&[f32]],
+        mean: &dyn Fn(usize) -> f32,
+        inverse_std: &dyn Fn(usize) -> f32,
+        scale: &mut [f32],
+        shift: &mut [f32],
+    ) {
+        self.widen(|c| params[0][c] * inverse_std(c), scale);
+        self.widen(|c| params[1][c] - mean(c) * inverse_std(c) * params[0][c], shift);
     }
 
     /// Sums lanes of the same channel, in f64.
@@ -50,7 +67,32 @@ impl Kernel<Cpu> for BatchNorm {
         2 * grouping.wide * grouping.blocks(n * inputs[0].len()) + 5 * grouping.wide
     }
 
-    fn forward(&self, mut io: Forward<'_, f32>) {
+    fn forward(&self, io: Forward<'_, f32>) {
+        self.forward_then(io, |_, _| {});
+    }
+
+    fn backward(&self, io: Backward<'_, f32>) {
+        self.backward_behind(io, |_| {});
+    }
+}
+
+/// A block of the backward pass, for what lies between this layer and its gradient `dy`.
+pub(in crate::ops) struct Piece<'a> {
+    /// Where in the tensor it begins.
+    pub start: usize,
+    pub x: &'a [f32],
+    /// The gradient behind what follows; to become that of the normalisation's output.
+    pub dy: &'a mut [f32],
+    /// The gradient of a second input, to be written or added to; empty where there is none.
+    pub dr: &'a mut [f32],
+    /// The output of the normalisation is scale·x + shift: coefficients of a group of pixels.
+    pub scale: &'a [f32],
+    pub shift: &'a [f32],
+}
+
+impl BatchNorm {
+    /// The forward pass; `then` gets pieces of the output, and where they begin, while they lie in the cache.
+    pub(in crate::ops) fn forward_then(&self, mut io: Forward<'_, f32>, then: impl Fn(usize, &mut [f32]) + Sync) {
         let (level, (n, h, w, channels)) = (simd_level(), io.y.dim());
         let count = n * h * w;
         let grouping = Grouping::new(channels);
@@ -59,7 +101,9 @@ impl Kernel<Cpu> for BatchNorm {
         let (coefficients, sums) = io.scratch.split_at_mut(5 * grouping.wide);
         let (scale, shift) = coefficients[..2 * grouping.wide].split_at_mut(grouping.wide);
 
-        if io.training && count > 0 {
+        if io.again {
+            // What was saved is there.
+        } else if io.training && count > 0 {
             let source = x.unwrap_or(y);
             let sums = &mut sums[..2 * grouping.wide * grouping.blocks(source.len())];
             moments(source, grouping, sums);
@@ -80,24 +124,32 @@ impl Kernel<Cpu> for BatchNorm {
         } else {
             (&|c| io.states[0][c], &|c| self.inverse_std(f64::from(io.states[1][c])) as f32)
         };
-        grouping.widen(|c| io.params[0][c] * inverse_std(c), scale);
-        grouping.widen(|c| io.params[1][c] - mean(c) * inverse_std(c) * io.params[0][c], shift);
+        grouping.affine(&io.params, mean, inverse_std, scale, shift);
         let (scale, shift) = (&*scale, &*shift);
-        parallel::rows_mut(y, grouping.block, grouping.block, |start, y| match x {
-            Some(x) => normalise(level, y, &x[start..], scale, shift),
-            None => normalise_in_place(level, y, scale, shift),
+        parallel::rows_mut(y, grouping.block, grouping.block, |start, y| {
+            for (i, y) in y.chunks_mut(grouping.piece).enumerate() {
+                let start = start + i * grouping.piece;
+                match x {
+                    Some(x) => normalise(level, y, &x[start..], scale, shift),
+                    None => normalise_in_place(level, y, scale, shift),
+                }
+                then(start, y);
+            }
         });
     }
 
-    fn backward(&self, mut io: Backward<'_, f32>) {
+    /// The backward pass; `behind` gets each block before anything else is done with its gradient.
+    pub(in crate::ops) fn backward_behind(&self, mut io: Backward<'_, f32>, behind: impl Fn(Piece<'_>) + Sync) {
         let (level, (n, h, w, channels)) = (simd_level(), io.x[0].dim());
         let count = n * h * w;
         let grouping = Grouping::new(channels);
         let x = parallel::contiguous(&io.x[0]);
-        let dy = match &mut io.dx[0] {
-            Grad::InPlace(dx) => &*parallel::contiguous_mut(dx),
-            _ => &*parallel::contiguous_mut(&mut io.dy),
+        let (dx, dr) = io.dx.split_at_mut(1);
+        let dy = match &mut dx[0] {
+            Grad::InPlace(dx) => parallel::contiguous_mut(dx),
+            _ => parallel::contiguous_mut(&mut io.dy),
         };
+        let dr = dr.first_mut().and_then(Grad::target).map(|(dr, _)| parallel::contiguous_mut(dr));
         let (coefficients, sums) = io.scratch.split_at_mut(5 * grouping.wide);
         let (mean, rest) = coefficients.split_at_mut(grouping.wide);
         let (inverse_std, rest) = rest.split_at_mut(grouping.wide);
@@ -105,15 +157,27 @@ impl Kernel<Cpu> for BatchNorm {
         grouping.widen(|c| io.saved[1][c], inverse_std);
         let (mean, inverse_std) = (&*mean, &*inverse_std);
 
+        let (scale, rest) = rest.split_at_mut(grouping.wide);
+        let (shift, _) = rest.split_at_mut(grouping.wide);
+        grouping.affine(&io.params, &|c| mean[c], &|c| inverse_std[c], scale, shift);
+        let (scale, shift) = (&*scale, &*shift);
         let sums = &mut sums[..2 * grouping.wide * grouping.blocks(x.len())];
-        let blocks = sums.par_chunks_mut(2 * grouping.wide).zip(x.par_chunks(grouping.block));
-        blocks.zip(dy.par_chunks(grouping.block)).for_each(|((sums, x), dy)| {
+        let block = |i: usize, sums: &mut [f32], x: &[f32], dy: &mut [f32], dr: &mut [f32]| {
+            behind(Piece { start: i * grouping.block, x, dy, dr, scale, shift });
             let (dgamma, dbeta) = sums.split_at_mut(grouping.wide);
             reduce(level, x, dy, mean, inverse_std, dgamma, dbeta);
-        });
+        };
+        let blocks = sums.par_chunks_mut(2 * grouping.wide).zip(x.par_chunks(grouping.block));
+        let blocks = blocks.zip(dy.par_chunks_mut(grouping.block)).enumerate();
+        match dr {
+            None => blocks.for_each(|(i, ((sums, x), dy))| block(i, sums, x, dy, &mut [])),
+            Some(dr) => blocks
+                .zip(dr.par_chunks_mut(grouping.block))
+                .for_each(|((i, ((sums, x), dy)), dr)| block(i, sums, x, dy, dr)),
+        }
 
         // dx = slope·dy + pull·x + shift, with what does not depend on the pixel gathered per channel
-        let (slope, rest) = rest.split_at_mut(grouping.wide);
+        let (slope, rest) = coefficients[2 * grouping.wide..].split_at_mut(grouping.wide);
         let (pull, shift) = rest.split_at_mut(grouping.wide);
         for c in 0..channels {
             let total = |which: usize| -> f64 {

@@ -31,6 +31,8 @@ use super::{InPlace, Init, Keeps, Kernel, Layout, Mismatch, Op, ParamSpec, Saved
 use crate::backend::{Cpu, Real, Reference};
 use crate::graph::Shape;
 
+pub(super) use cpu::Piece;
+
 /// Which statistics evaluation uses.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]

@@ -11,7 +11,9 @@ impl Kernel<Reference> for BatchNorm {
         }
         for (c, mut y) in io.y.axis_iter_mut(Axis(3)).enumerate() {
             let count = y.len();
-            let (mean, inverse_std) = if io.training {
+            let (mean, inverse_std) = if io.again {
+                (io.saved[0][c], io.saved[1][c])
+            } else if io.training {
                 let mean = y.sum() / count as f64;
                 let squares: f64 = y.iter().map(|x| (x - mean).powi(2)).sum();
                 if let [means, variances] = &mut io.states[..] {

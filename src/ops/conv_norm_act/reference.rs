@@ -16,6 +16,7 @@ fn run(
 ) {
     part.reference().forward(Forward {
         training: false,
+        again: false,
         key: Key::new(0),
         in_place: x.is_none(),
         x: [x.unwrap_or(ArrayView4::from_shape((0, 0, 0, 0), &[]).expect("an empty view"))].into_iter().collect(),

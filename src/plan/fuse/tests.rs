@@ -1,4 +1,4 @@
-//! Every model of the zoo says the same fused and unfused.
+//! Every model of the zoo says and learns the same fused and unfused.
 
 use std::ops::ControlFlow;
 
@@ -154,4 +154,75 @@ fn what_others_need_stays() {
     let plan = Plan::compile::<Cpu>(&g, 1, Mode::Infer).unwrap();
     let names: Vec<&str> = plan.graph().nodes().iter().map(|node| node.name.as_str()).collect();
     assert_eq!(names, ["images", "a", "b", "c", "d", "e", "f", "g", "h", "i + l + n", "k", "n"][..]);
+}
+
+/// What a training step on memory that holds NaN leaves: scores, losses, gradients, state; and its plan's memory.
+fn train<B: Host>(graph: &Graph, plan: &Plan, n: usize) -> [Vec<f64>; 4] {
+    let mut params = params::<B::Elem>(graph);
+    let mut arena = Arena::new(plan.arena_len()).unwrap();
+    arena.all_mut().fill(B::Elem::of(f64::NAN));
+    let images = images(n, graph.shape(graph.images()));
+    let classes = plan.classes();
+    let targets = Array2::from_shape_fn((n, classes), |(i, c)| B::Elem::of(f64::from(i % classes == c)));
+    let input = || Input { images: images.view(), targets: Some(targets.view()), key: Key::new(4) };
+    plan.forward::<B>(input(), &mut params, &mut arena, |_, _| ControlFlow::Continue(()));
+    plan.backward::<B>(input(), &mut params, &mut arena, 1.0 / n as f64, false);
+    let wide = |values: &[B::Elem]| values.iter().map(|v| v.wide()).collect();
+    let logits = plan.logits(n, &arena).iter().map(|v| v.wide()).collect();
+    [logits, wide(plan.losses(n, &arena)), wide(params.grads()), wide(params.states())]
+}
+
+#[test]
+fn training_is_the_same_to_the_bit() {
+    let mut fused = 0;
+    for (name, graph) in zoo() {
+        let apart = Plan::of::<Cpu>(&graph, 3, Mode::Train).unwrap();
+        let together = Plan::compile::<Cpu>(&graph, 3, Mode::Train).unwrap();
+        fused += usize::from(together.steps() < apart.steps());
+        let apart = train::<Cpu>(&graph, &apart, 2);
+        assert!(apart[2].iter().all(|g| g.is_finite()), "{name}");
+        assert!(apart == train::<Cpu>(&graph, &together, 2), "{name}");
+    }
+    assert!(fused >= 8, "{fused} models have layers that train as one");
+}
+
+#[test]
+fn training_in_f64_is_the_same_function() {
+    let graph = models::build("xresnet18", &ModelOptions { size: 32, act: Activation::Mish, ..Default::default() }).unwrap();
+    let plans = [Plan::of::<Reference>, Plan::compile::<Reference>].map(|plan| plan(&graph, 2, Mode::Train).unwrap());
+    let [apart, together] = plans.map(|plan| train::<Reference>(&graph, &plan, 2));
+    for (a, b) in apart.iter().flatten().zip(together.iter().flatten()) {
+        assert!((a - b).abs() <= 1e-12 * a.abs().max(1.0), "{a} apart, {b} as one");
+    }
+}
+
+#[test]
+fn outputs_that_are_made_again_take_no_memory_between_the_passes() {
+    let options = ModelOptions { size: 64, act: Activation::Mish, ..Default::default() };
+    let graph = models::build("xresnet18", &options).unwrap();
+    let apart = Plan::of::<Cpu>(&graph, 8, Mode::Train).unwrap();
+    let together = Plan::compile::<Cpu>(&graph, 8, Mode::Train).unwrap();
+    let share = together.arena_len() as f64 / apart.arena_len() as f64;
+    assert!(share < 0.75, "{share} of the memory");
+}
+
+#[test]
+fn what_others_read_of_a_normalisation_stays() {
+    let mut g = Graph::new(Shape::new(6, 5, 3));
+    let x = g.node("a", Conv2d::square(8, 3, 1, 1), &[g.images()]).unwrap();
+    let both = g.node("b", BatchNorm::running(), &[x]).unwrap();
+    let y = g.node("c", Activation::Mish, &[both]).unwrap();
+    let x = g.node("d", Add, &[both, y]).unwrap();
+    let y = g.node("e", BatchNorm::running(), &[x]).unwrap();
+    let y = g.node("f", Activation::Tanh, &[y]).unwrap();
+    let y = g.node("g", BatchNorm::last_batch(1e-5), &[y]).unwrap();
+    let y = g.node("h", Activation::Relu, &[y]).unwrap();
+    let x = g.node("i", Add, &[x, y]).unwrap();
+    let x = g.node("j", Dropout { p: 0.5 }, &[x]).unwrap();
+    g.node("k", Linear::new(4), &[x]).unwrap();
+    let plans = [Plan::of::<Cpu>, Plan::compile::<Cpu>].map(|plan| plan(&g, 5, Mode::Train).unwrap());
+    let names: Vec<&str> = plans[1].graph().nodes().iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(names, ["images", "a", "b", "c", "d", "e", "e + f", "g", "g + h", "i", "j", "k", "targets", "loss"][..]);
+    let [apart, together] = plans.map(|plan| train::<Cpu>(&g, &plan, 5));
+    assert!(apart == together);
 }
