@@ -12,6 +12,7 @@
 //! | `DRIVER_DOUBLE_BUDGET` | 2000000000 | instructions of one warp in one launch |
 //! | `DRIVER_DOUBLE_STRICT` | 1 | 0 lets a program copy bytes to the host that nothing has written |
 //! | `DRIVER_DOUBLE_REPORT` | | a file that gets a line of JSON for each launch: shape, arguments, counters or fault |
+//! | `DRIVER_DOUBLE_DRY` | 0 | 1: launches are checked and reported and do nothing |
 //! | `DRIVER_DOUBLE_QUIET` | 0 | 1: no explanation of errors on stderr |
 //! | `DRIVER_DOUBLE_LATE` | 0 | 1: a stream's work is done no sooner than somebody waits for it; 2: but copies to the device as soon as they may |
 //!

@@ -74,13 +74,16 @@ fn variable(name: &str, default: usize) -> Result<usize, String> {
 
 fn start() -> Result<Mutex<State>, String> {
     let default = Config::default();
+    let dry = variable("DRIVER_DOUBLE_DRY", 0)? != 0;
     let config = Config {
         capability: variable("DRIVER_DOUBLE_CAPABILITY", 80)? as u32,
         memory: variable("DRIVER_DOUBLE_MEMORY", 8192)?.saturating_mul(1 << 20),
         threads: variable("DRIVER_DOUBLE_THREADS", default.threads)?,
         budget: variable("DRIVER_DOUBLE_BUDGET", default.budget as usize)? as u64,
-        strict_downloads: variable("DRIVER_DOUBLE_STRICT", 1)? != 0,
+        // Where nothing runs, nothing is written.
+        strict_downloads: variable("DRIVER_DOUBLE_STRICT", 1)? != 0 && !dry,
         distinct: std::env::var_os("DRIVER_DOUBLE_REPORT").is_some(),
+        dry,
     };
     Ok(Mutex::new(State {
         device: Device::new(config),

@@ -27,6 +27,8 @@ pub struct Config {
     pub strict_downloads: bool,
     /// Whether launches count the sectors that they touch, each once, which takes time and memory.
     pub distinct: bool,
+    /// Whether launches are checked and then do nothing: to find out which ones a program makes that would take days.
+    pub dry: bool,
 }
 
 impl Default for Config {
@@ -40,6 +42,7 @@ impl Default for Config {
             budget: 2_000_000_000,
             strict_downloads: true,
             distinct: false,
+            dry: false,
         }
     }
 }
@@ -297,7 +300,10 @@ impl Device {
         for ((at, bytes), arg) in program.params.iter().zip(args) {
             params[*at..at + bytes].copy_from_slice(arg);
         }
-        let Config { threads, budget, distinct, .. } = self.config;
+        let Config { threads, budget, distinct, dry, .. } = self.config;
+        if dry {
+            return Ok(Counters::default());
+        }
         let memory = &self.memory;
         exec::run(&Grid { program, memory, grid, block, dynamic_shared: shared, params, threads, budget, distinct })
             .map_err(LaunchError::Fault)

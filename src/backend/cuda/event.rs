@@ -16,6 +16,8 @@ pub(super) struct Event {
 
 // SAFETY: a handle, which the driver lets any thread use.
 unsafe impl Send for Event {}
+// SAFETY: what a shared reference gives are calls of the driver with that handle, of which any number may run at once.
+unsafe impl Sync for Event {}
 
 impl Event {
     pub fn new(gpu: &'static Gpu) -> Result<Self> {

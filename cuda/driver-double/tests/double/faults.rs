@@ -1,8 +1,8 @@
 //! Each check catches what was planted for it.
 
-use driver_double::{AccessKind, Config, Device, Fault, FaultKind, LaunchError, Space};
+use driver_double::{AccessKind, Config, Counters, Device, Fault, FaultKind, LaunchError, Space};
 
-use crate::{device, launch, module, per_thread, put};
+use crate::{device, launch, module, per_thread, put, words};
 
 #[track_caller]
 fn fault<T: std::fmt::Debug>(result: Result<T, LaunchError>) -> Fault {
@@ -15,7 +15,7 @@ fn fault<T: std::fmt::Debug>(result: Result<T, LaunchError>) -> Fault {
 /// The address of element tid.x of `x`, in %rd1.
 const ELEMENT: &str = "ld.param.u64 %rd1, [x]; mov.u32 %r1, %tid.x; mov.u32 %r2, %ctaid.x; mad.lo.u32 %r1, %r2, 64, %r1; mul.wide.u32 %rd2, %r1, 4; add.s64 %rd1, %rd1, %rd2;\n";
 
-fn on_elements(body: &str, n: usize) -> Result<driver_double::Counters, LaunchError> {
+fn on_elements(body: &str, n: usize) -> Result<Counters, LaunchError> {
     let mut device = device();
     let x = put(&mut device, &vec![1u32; n], u32::to_le_bytes);
     launch(
@@ -252,4 +252,15 @@ fn what_cannot_run_is_refused() {
         assert!(matches!(launch(&mut device, &text, grid, block, shared, &args), Err(LaunchError::Invalid(_))));
     }
     assert!(device.alloc(usize::MAX).is_err());
+}
+
+#[test]
+fn a_dry_device_checks_a_launch_and_does_nothing() {
+    let mut device = Device::new(Config { dry: true, ..Config::default() });
+    let at = put(&mut device, &[7u32], u32::to_le_bytes);
+    let text = module(".param .u64 x", "ld.param.u64 %rd1, [x]; mov.u32 %r1, 1; st.global.u32 [%rd1], %r1;");
+    let mut run = |threads| launch(&mut device, &text, [1, 1, 1], [threads, 1, 1], 0, &[&at.to_le_bytes()]);
+    assert!(matches!(run(1025), Err(LaunchError::Invalid(_))));
+    assert_eq!(run(1).expect("nothing runs"), Counters::default());
+    assert_eq!(words(&device, at, 1), [7]);
 }
