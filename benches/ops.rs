@@ -141,6 +141,7 @@ impl Bench {
         let n = self.case.batch;
         Cpu::kernel(self.case.op.op()).forward(Forward {
             training: !self.case.op.op().only_infers(),
+            again: false,
             key: Key::new(1),
             x: self.x.iter().zip(&self.case.inputs).map(|(x, s)| view(s, n, x)).collect(),
             y: view_mut(&self.output, n, &mut self.y),

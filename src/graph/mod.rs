@@ -360,7 +360,11 @@ impl Graph {
     /// Parameters of normalisations, and all that are called `bias`: what many recipes spare from weight decay.
     pub fn norm_and_bias_params(&self) -> Vec<bool> {
         let mut found: Vec<bool> = self.params.iter().map(|param| param.spec.name == "bias").collect();
-        for node in self.nodes.iter().filter(|node| matches!(node.source, Source::Op(OpSpec::BatchNorm(_) | OpSpec::NormAct(_)))) {
+        for node in self
+            .nodes
+            .iter()
+            .filter(|node| matches!(node.source, Source::Op(OpSpec::BatchNorm(_) | OpSpec::NormAct(_))))
+        {
             node.params.iter().for_each(|&p| found[p] = true);
         }
         found

@@ -170,7 +170,8 @@ pub fn run<B: Host>(case: &Case, operands: &Operands, run: Run, delivery: Delive
         forward(&mut y, false, true);
         wide(&y)
     });
-    let mut passes = Passes { y: wide(&y), again, states: states.iter().map(|s| wide(s)).collect(), ..Passes::default() };
+    let mut passes =
+        Passes { y: wide(&y), again, states: states.iter().map(|s| wide(s)).collect(), ..Passes::default() };
     if !matches!(run, Run::Train | Run::EvalBackward) {
         return passes;
     }
