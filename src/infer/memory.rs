@@ -40,7 +40,7 @@ pub(super) enum Memory {
     },
     /// With the weights, which each session there has for itself.
     #[cfg(feature = "cuda")]
-    Gpu(CudaMachine),
+    Gpu(Box<CudaMachine>),
 }
 
 impl Memory {
@@ -58,8 +58,8 @@ impl Memory {
             Device::Cuda(index) => {
                 Gpu::open(index)?;
                 let plan = Plan::compile::<Cuda>(&inner.graph, max_batch, Mode::Infer)?;
-                let machine = Machine::<Cuda>::new(plan.arena_len(), &inner.params)?;
-                Ok((plan, Memory::Gpu(machine)))
+                let machine: CudaMachine = Machine::<Cuda>::new(plan.arena_len(), &inner.params)?;
+                Ok((plan, Memory::Gpu(machine.into())))
             }
         }
     }
@@ -91,7 +91,7 @@ impl Memory {
         match self {
             Memory::Host { arena, .. } => plan.logits(n, arena),
             #[cfg(feature = "cuda")]
-            Memory::Gpu(machine) => Machine::<Cuda>::logits(machine, plan, n),
+            Memory::Gpu(machine) => Machine::<Cuda>::logits(&**machine, plan, n),
         }
     }
 }

@@ -174,7 +174,7 @@ epochs = 1
 /// A run of the recipe, which `stop` may end at a step; the losses of its steps and its last epoch.
 fn run(place: &Path, out: &str, resume: bool, mut stop: impl FnMut(usize) -> ControlFlow<()>) -> (Vec<f64>, String) {
     let recipe = Recipe::parse(RECIPE, "tiny.toml").unwrap();
-    let dataset = Arc::new(Dataset::open(&place.join("data.hgd")).unwrap());
+    let dataset = Arc::new(Dataset::open(place.join("data.hgd")).unwrap());
     let out = place.join(out);
     let folder = if resume { RunFolder::open(Some(&out), "tiny") } else { RunFolder::create(Some(&out), "tiny") };
     let job = Job { recipe, dataset, folder: folder.unwrap(), resume, other_simd: false, from: None };
