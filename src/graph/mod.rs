@@ -210,12 +210,16 @@ impl Graph {
         params: Vec<usize>,
         states: Vec<usize>,
     ) -> Result<NodeId> {
+        if name.is_empty() || self.nodes.iter().any(|node| node.name == name) {
+            return Err(shape_error(name, Mismatch::new("a name that is empty or taken", "a name of its own")));
+        }
         let node = self.checked(name, spec, inputs, params, states)?;
         self.nodes.push(node);
         Ok(NodeId(self.nodes.len() - 1))
     }
 
-    /// Puts another layer in the place of a node, whose readers then read it. Its inputs are earlier nodes.
+    /// Puts another layer in the place of a node, whose readers then read it and whose name it may keep. Its inputs are
+    /// earlier nodes.
     pub(crate) fn replace(
         &mut self,
         at: NodeId,
@@ -229,6 +233,7 @@ impl Graph {
         Ok(())
     }
 
+    /// Checks all of a node but its name.
     fn checked(
         &self,
         name: &str,
@@ -237,9 +242,6 @@ impl Graph {
         params: Vec<usize>,
         states: Vec<usize>,
     ) -> Result<Node> {
-        if name.is_empty() || self.nodes.iter().any(|node| node.name == name) {
-            return Err(shape_error(name, Mismatch::new("a name that is empty or taken", "a name of its own")));
-        }
         if inputs.iter().enumerate().any(|(i, input)| inputs[..i].contains(input)) {
             return Err(shape_error(name, Mismatch::new("one node as two inputs", "different nodes (or a Scale)")));
         }

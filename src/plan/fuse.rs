@@ -24,9 +24,9 @@ pub(super) fn fuse_training(graph: &Graph) -> Result<Graph> {
     for node in nodes.iter().zip(&alive).filter(|(_, alive)| **alive).map(|(node, _)| node) {
         node.inputs.iter().for_each(|input| readers[input.0] += 1);
     }
-    // The batch-norm that node `at` alone reads.
+    // Node `at`, where it is a batch-norm with a single reader.
     let norm = |at: NodeId| match nodes[at.0].source {
-        Source::Op(OpSpec::BatchNorm(norm)) if readers[at.0] == 1 => Some((&nodes[at.0], norm)),
+        Source::Op(OpSpec::BatchNorm(norm)) if readers[at.0] == 1 => Some((at.0, norm)),
         _ => None,
     };
     let mut fused = graph.clone();
@@ -39,17 +39,16 @@ pub(super) fn fuse_training(graph: &Graph) -> Result<Graph> {
             }
             _ => None,
         };
-        let ((first, norm), r) = match (norm(before), sum) {
-            (Some(first), _) => (first, None),
-            (None, Some((first, r))) => (first, Some(r)),
+        let (first, norm, r, parts) = match (norm(before), sum) {
+            (Some((first, norm)), _) => (first, norm, None, vec![first, i]),
+            (None, Some(((first, norm), r))) => (first, norm, Some(r), vec![first, before.0, i]),
             (None, None) => continue,
         };
+        let (name, first) = (joint_name(graph, &parts), &nodes[first]);
         let inputs: Vec<NodeId> = first.inputs.iter().copied().chain(r).collect();
         let op = OpSpec::from(NormAct { norm, add: r.is_some(), act: *act });
         // An op takes no node twice.
         if r != Some(first.inputs[0]) {
-            let between = r.map(|_| format!(" + {}", nodes[before.0].name)).unwrap_or_default();
-            let name = format!("{}{between} + {}", first.name, node.name);
             fused.replace(NodeId(i), &name, op, &inputs, first.params.clone(), first.states.clone())?;
         }
     }
@@ -78,7 +77,7 @@ pub(super) fn fuse(graph: &Graph) -> Result<Graph> {
             let parts = || chain.nodes.iter().map(|&i| &graph.nodes()[i]);
             let params = parts().flat_map(|node| node.params.clone()).collect();
             let states = parts().flat_map(|node| node.states.clone()).collect();
-            ids[i] = fused.push(&chain.name(graph), op, &inputs, params, states)?;
+            ids[i] = fused.push(&joint_name(graph, &chain.nodes), op, &inputs, params, states)?;
         } else if let Source::Op(op) = &node.source
             && !taken[i]
         {
@@ -109,13 +108,11 @@ struct Chain {
     residual: Option<NodeId>,
 }
 
-impl Chain {
-    /// The names of its layers: that of the last alone, where a layer is called like all of them.
-    fn name(&self, graph: &Graph) -> String {
-        let names: Vec<&str> = self.nodes.iter().map(|&i| graph.nodes()[i].name.as_str()).collect();
-        let all = names.join(" + ");
-        if graph.find(&all).is_ok() { names[names.len() - 1].to_owned() } else { all }
-    }
+/// The names of nodes that run as one: that of the last alone, where a layer is called like all of them.
+fn joint_name(graph: &Graph, nodes: &[usize]) -> String {
+    let names: Vec<&str> = nodes.iter().map(|&i| graph.nodes()[i].name.as_str()).collect();
+    let all = names.join(" + ");
+    if graph.find(&all).is_ok() { names[names.len() - 1].to_owned() } else { all }
 }
 
 impl<'g> Fuser<'g> {

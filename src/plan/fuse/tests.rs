@@ -227,7 +227,7 @@ fn what_others_read_of_a_normalisation_stays() {
     let y = g.node("f", Activation::Tanh, &[y]).unwrap();
     let y = g.node("g", BatchNorm::last_batch(1e-5), &[y]).unwrap();
     let y = g.node("h", Activation::Relu, &[y]).unwrap();
-    let x = g.node("i", Add, &[x, y]).unwrap();
+    let x = g.node("g + h", Add, &[x, y]).unwrap();
     let x = g.node("j", Dropout { p: 0.5 }, &[x]).unwrap();
     let x = g.node("k", Flatten, &[x]).unwrap();
     g.node("l", Linear::new(4), &[x]).unwrap();
@@ -235,7 +235,7 @@ fn what_others_read_of_a_normalisation_stays() {
     let names: Vec<&str> = plans[1].graph().nodes().iter().map(|node| node.name.as_str()).collect();
     assert_eq!(
         names,
-        ["images", "a", "b", "c", "d", "e", "e + f", "g", "g + h", "i", "j", "k", "l", "targets", "loss"][..]
+        ["images", "a", "b", "c", "d", "e", "e + f", "g", "h", "g + h", "j", "k", "l", "targets", "loss"][..]
     );
     let [apart, together] = plans.map(|plan| train::<Cpu>(&g, &plan, 5));
     assert!(apart[2].iter().all(|g| g.is_finite()) && bits(&apart) == bits(&together));
