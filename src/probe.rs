@@ -116,7 +116,7 @@ impl<B: Host> Probe<B> {
             let e = Error::new(ErrorKind::Shape, "model", "parameters of another graph");
             return Err(e.expected("the parameters that the graph names"));
         }
-        Ok(Input { images, targets: None, key: Key::new(0) })
+        Ok(Input { images, pixels: None, targets: None, key: Key::new(0) })
     }
 
     fn forward(&mut self, params: &Params<B::Elem>, input: Input<'_, B::Elem>) {

@@ -27,6 +27,7 @@ backend=$(program test cuda) library=$(program lib handgrad)
 run() {
     local program=$backend tests=(ops::every_op_agrees_with_the_reference) op="$1("
     case $1 in
+        Pixels) tests=(pixels::images_are_moved_and_mirrored_at_any_size) ;;
         Optimizers) tests=(optim::every_optimizer_steps_as_on_the_cpu) ;;
         Tiles:*) program=$library tests=("ops::conv2d::cuda::tests::every_kernel_of_the_${1#Tiles:}") ;;
     esac

@@ -1,10 +1,12 @@
 //! Batches and the pool their memory comes from.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ndarray::{ArrayView2, ArrayView4};
 
+use super::augment::{PixelTable, Placement};
 use super::format::CHANNELS;
+use crate::plan::Pixels;
 use crate::{Error, ErrorKind, Result};
 
 /// What every batch of a loader looks like.
@@ -27,6 +29,9 @@ impl BatchShape {
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
     pub images: Vec<f32>,
+    /// Bytes of images and where each is placed, in the place of `images` where the loader leaves them as they are.
+    pub pixels: Vec<u8>,
+    pub placements: Vec<[i32; 4]>,
     pub targets: Vec<f32>,
     pub labels: Vec<u32>,
     pub samples: Vec<u32>,
@@ -34,16 +39,22 @@ pub(crate) struct Buffers {
 
 impl Buffers {
     /// Memory for a full batch; a lack of memory is an error, not an abort.
-    fn new(shape: &BatchShape) -> Result<Self> {
+    fn new(shape: &BatchShape, as_pixels: bool) -> Result<Self> {
         let mut buffers = Buffers::default();
         let mut reserve = || {
             let images = shape.batch.checked_mul(shape.image_len())?;
             let targets = shape.batch.checked_mul(shape.outputs)?;
-            buffers.images.try_reserve_exact(images).ok()?;
+            if as_pixels {
+                buffers.pixels.try_reserve_exact(images).ok()?;
+                buffers.pixels.resize(images, 0);
+                buffers.placements.try_reserve_exact(shape.batch).ok()?;
+            } else {
+                buffers.images.try_reserve_exact(images).ok()?;
+                buffers.images.resize(images, 0.0);
+            }
             buffers.targets.try_reserve_exact(targets).ok()?;
             buffers.labels.try_reserve_exact(shape.batch).ok()?;
             buffers.samples.try_reserve_exact(shape.batch).ok()?;
-            buffers.images.resize(images, 0.0);
             buffers.targets.resize(targets, 0.0);
             Some(())
         };
@@ -59,6 +70,8 @@ impl Buffers {
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub shape: BatchShape,
+    /// What makes numbers of the bytes, where batches hold those.
+    pub pixels: Option<PixelTable>,
     /// No more than this many are kept: a caller who collects batches does not pin their memory for good.
     keep: usize,
     free: Mutex<Vec<Buffers>>,
@@ -66,19 +79,19 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// A pool of `filled` buffers.
-    pub fn new(shape: BatchShape, filled: usize) -> Result<Self> {
+    pub fn new(shape: BatchShape, pixels: Option<PixelTable>, filled: usize) -> Result<Self> {
         let keep = filled + 2;
         let mut free = Vec::with_capacity(keep);
         for _ in 0..filled {
-            free.push(Buffers::new(&shape)?);
+            free.push(Buffers::new(&shape, pixels.is_some())?);
         }
-        Ok(Pool { shape, keep, free: Mutex::new(free) })
+        Ok(Pool { shape, pixels, keep, free: Mutex::new(free) })
     }
 
     /// A free buffer, or a new one while the caller keeps the others.
     pub fn take(&self) -> Result<Buffers> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.map_or_else(|| Buffers::new(&self.shape), Ok)
+        free.map_or_else(|| Buffers::new(&self.shape, self.pixels.is_some()), Ok)
     }
 
     pub fn put(&self, buffers: Buffers) {
@@ -94,11 +107,13 @@ impl Pool {
 pub struct Batch {
     buffers: Buffers,
     pool: Arc<Pool>,
+    /// What the bytes are as numbers, where somebody has asked.
+    numbers: OnceLock<Vec<f32>>,
 }
 
 impl Batch {
     pub(crate) fn new(buffers: Buffers, pool: Arc<Pool>) -> Self {
-        Batch { buffers, pool }
+        Batch { buffers, pool, numbers: OnceLock::new() }
     }
 
     /// Number of images: the loader's batch size, or less in the last batch of an epoch.
@@ -115,7 +130,33 @@ impl Batch {
 
     /// The same as one slice of `n·height·width·3`.
     pub fn images_slice(&self) -> &[f32] {
-        &self.buffers.images[..self.len() * self.pool.shape.image_len()]
+        let images = match &self.pool.pixels {
+            Some(table) => self.numbers.get_or_init(|| self.as_numbers(table)),
+            None => &self.buffers.images,
+        };
+        &images[..self.len() * self.pool.shape.image_len()]
+    }
+
+    /// Its images as bytes and what makes numbers of them, where the loader leaves that to a device
+    /// ([`LoaderConfig::pixels`](super::LoaderConfig::pixels)).
+    pub fn pixels(&self) -> Option<Pixels<'_>> {
+        let bytes = &self.buffers.pixels;
+        self.pool.pixels.as_ref().map(|table| Pixels {
+            bytes: &bytes[..self.len() * self.pool.shape.image_len()],
+            placements: &self.buffers.placements,
+            table: table.numbers(),
+        })
+    }
+
+    fn as_numbers(&self, table: &PixelTable) -> Vec<f32> {
+        let BatchShape { height, width, .. } = self.pool.shape;
+        let (len, mut columns) = (self.pool.shape.image_len(), Vec::new());
+        let mut numbers = vec![0.0; self.len() * len];
+        let images = self.buffers.pixels.chunks_exact(len).zip(&self.buffers.placements);
+        for ((bytes, &at), out) in images.zip(numbers.chunks_exact_mut(len)) {
+            table.convert_bytes(bytes, (height, width), Placement::of_ints(at), &mut columns, out);
+        }
+        numbers
     }
 
     /// `[n, outputs]`: one-hot, smoothed and mixed if the loader is told so; every row sums to 1.

@@ -29,6 +29,9 @@ pub struct LoaderConfig {
     pub augment: Augment,
     /// How bytes become floats.
     pub normalise: Normalise,
+    /// Leave the images as bytes, which a device moves, mirrors and normalises ([`super::Batch::pixels`]): where
+    /// [`LoaderConfig::keeps_bytes`].
+    pub pixels: bool,
     /// Leave out the last batch of an epoch if it is not full.
     pub drop_last: bool,
     /// The length of a target: the dataset's classes, or more where a model has outputs that no image is of.
@@ -59,6 +62,7 @@ impl LoaderConfig {
             shuffle: Shuffle::Full,
             augment: Augment::NONE,
             normalise: Normalise { mean: dataset.mean(), std: dataset.std() },
+            pixels: false,
             drop_last: false,
             outputs: dataset.classes().len(),
             label_smoothing: 0.0,
@@ -80,14 +84,24 @@ impl LoaderConfig {
         let samples = dataset.split(self.split).len();
         let batch = self.batch.min(samples);
         let image = self.size.0.saturating_mul(self.size.1).saturating_mul(super::format::CHANNELS);
-        let floats = batch.saturating_mul(image.saturating_add(self.outputs));
-        let of_image = size_of::<u32>() * 2;
-        let one = floats.saturating_mul(size_of::<f32>()).saturating_add(of_image * batch);
+        // Labels and numbers of samples, and placements.
+        let of_image = size_of::<u32>() * if self.pixels { 6 } else { 2 };
+        let pixel = if self.pixels { size_of::<u8>() } else { size_of::<f32>() };
+        let of_image =
+            of_image.saturating_add(image.saturating_mul(pixel)).saturating_add(size_of::<f32>() * self.outputs);
+        let one = batch.saturating_mul(of_image);
         let batches = self.prefetch.saturating_add(1).saturating_mul(one);
         let threads = self.threads.min(samples.div_ceil(batch.max(1)));
         let desk = Desk::bytes_for(self, self.largest_sides(dataset), batch, self.outputs);
         let desks = threads.saturating_mul(desk);
         batches.saturating_add(2 * size_of::<u32>() * samples).saturating_add(desks)
+    }
+
+    /// Whether training images are stored bytes that are moved, mirrored and normalised, and nothing else: a device can do
+    /// that. Images that are resampled, mapped, recoloured, erased or mixed are made by the host.
+    pub fn keeps_bytes(&self) -> bool {
+        let augment = &self.augment;
+        !self.resamples() && !augment.changes_pixels() && !augment.mixes() && augment.erase.is_none()
     }
 
     /// Whether images are resampled, rather than taken pixel by pixel.
@@ -135,6 +149,13 @@ impl LoaderConfig {
             return Err(Error::new(ErrorKind::Usage, dataset.path().display(), found).expected("at least one"));
         }
         self.augment.check()?;
+        if self.pixels && !self.keeps_bytes() {
+            return usage(
+                "loader",
+                "images left as bytes".into(),
+                "images that are not resampled, recoloured or mixed",
+            );
+        }
         if self.resamples() {
             self.check_resampling()?;
         } else {

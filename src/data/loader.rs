@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::LoaderConfig;
+use super::augment::PixelTable;
 use super::batch::{Batch, BatchShape, Buffers, Pool};
 use super::dataset::Dataset;
 use super::order::Sampler;
@@ -56,7 +57,8 @@ impl Loader {
         let (height, width) = config.size;
         let shape = BatchShape { batch: config.batch.min(sampler.len()), height, width, outputs: config.outputs };
         // One more than is prepared ahead: the one in use.
-        let pool = Arc::new(Pool::new(shape, config.prefetch + 1)?);
+        let table = config.pixels.then(|| PixelTable::new(&config.normalise));
+        let pool = Arc::new(Pool::new(shape, table, config.prefetch + 1)?);
         Ok(Loader { source: Arc::new(Source::new(dataset, config, sampler, pool)?) })
     }
 

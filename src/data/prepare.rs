@@ -105,20 +105,30 @@ impl Source {
         buffers.labels.clear();
         buffers.samples.clear();
         buffers.samples.extend_from_slice(samples);
+        buffers.placements.clear();
         let smoothing = self.config.label_smoothing;
         let off = smoothing / shape.outputs as f32;
-        let images = buffers.images.chunks_exact_mut(shape.image_len());
+        let mut images = buffers.images.chunks_exact_mut(shape.image_len());
+        let mut pixels = buffers.pixels.chunks_exact_mut(shape.image_len());
         let targets = buffers.targets.chunks_exact_mut(shape.outputs);
-        for ((&i, image), target) in samples.iter().zip(images).zip(targets) {
+        for (&i, target) in samples.iter().zip(targets) {
             let sample = self.dataset.sample(i as usize)?;
             let i = u64::from(i);
             let placement = self.config.augment.draw(key.with(i), self.key.with_name("sample").with(i), epoch);
-            self.image(&sample, key.with(i), placement, desk, image);
+            // A batch has memory for one or the other.
+            if let Some(pixels) = pixels.next() {
+                pixels.copy_from_slice(sample.pixels);
+                buffers.placements.push(placement.as_ints());
+            } else if let Some(image) = images.next() {
+                self.image(&sample, key.with(i), placement, desk, image);
+            }
             target.fill(off);
             target[sample.label as usize] = 1.0 - smoothing + off;
             buffers.labels.push(sample.label);
         }
-        self.change_batch(key.with_name("batch").with(number as u64), &mut buffers, desk);
+        if !self.config.pixels {
+            self.change_batch(key.with_name("batch").with(number as u64), &mut buffers, desk);
+        }
         Ok(buffers)
     }
 

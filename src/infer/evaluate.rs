@@ -151,7 +151,7 @@ fn pass(
 ) -> Result<()> {
     let preprocessing = &session.model().info().preprocessing;
     let as_f32 = |values: [f64; 3]| values.map(|v| v as f32);
-    let loader = LoaderConfig {
+    let mut loader = LoaderConfig {
         split: config.split,
         size: preprocessing.size,
         framing: preprocessing.framing,
@@ -161,10 +161,14 @@ fn pass(
         run: u64::from(augmented),
         ..LoaderConfig::valid(dataset, config.batch)
     };
+    loader.pixels = session.takes_pixels() && loader.keeps_bytes();
     let mut place = 0;
     for batch in Loader::new(Arc::clone(dataset), loader)?.epoch(0, 0)? {
         let batch = batch?;
-        let scores = session.scores(batch.images())?;
+        let scores = match batch.pixels() {
+            Some(pixels) => session.scores_of_pixels(pixels, batch.len())?,
+            None => session.scores(batch.images())?,
+        };
         for (scores, &label) in scores.outer_iter().zip(batch.labels()) {
             if scores.iter().any(|score| !score.is_finite()) {
                 return Err(non_finite(place));

@@ -14,7 +14,7 @@ use crate::backend::{
 };
 #[cfg(feature = "cuda")]
 use crate::plan::Machine;
-use crate::plan::{Arena, Input, Mode, Plan};
+use crate::plan::{Arena, Input, Mode, Pixels, Plan};
 use crate::rng::Key;
 
 /// Where a [`Session`](super::Session) runs.
@@ -73,9 +73,26 @@ impl Memory {
         }
     }
 
+    /// Whether [`Memory::run_pixels`] may be called.
+    pub fn takes_pixels(&self) -> bool {
+        match self {
+            Memory::Host { .. } => false,
+            #[cfg(feature = "cuda")]
+            Memory::Gpu(_) => true,
+        }
+    }
+
     /// Runs the model on contiguous images.
     pub fn run(&mut self, plan: &Plan, inner: &Inner, images: ArrayView4<'_, f32>) -> Result<()> {
-        let input = Input { images, targets: None, key: Key::new(0) };
+        self.run_on(plan, inner, Input { images, pixels: None, targets: None, key: Key::new(0) })
+    }
+
+    /// Runs the model on images as bytes, on a device.
+    pub fn run_pixels(&mut self, plan: &Plan, inner: &Inner, pixels: Pixels<'_>, n: usize) -> Result<()> {
+        self.run_on(plan, inner, pixels.input(plan, n, None, &0.0, Key::new(0))?)
+    }
+
+    fn run_on(&mut self, plan: &Plan, inner: &Inner, input: Input<'_, f32>) -> Result<()> {
         match self {
             Memory::Host { prepared, arena, states } => {
                 plan.infer::<Cpu>(input, (&inner.params, prepared.all()), states, arena);

@@ -8,7 +8,7 @@ use super::memory::{Device, Memory};
 use super::model::Inner;
 use super::{Model, Views};
 use crate::backend::parallel;
-use crate::plan::{Arena, Plan};
+use crate::plan::{Arena, Pixels, Plan};
 use crate::{Error, ErrorKind, Result};
 
 /// Predicts batches of up to a fixed number of images; its calls on the CPU allocate nothing (inside a rayon pool: entering
@@ -76,8 +76,7 @@ impl Session {
     pub fn predict_into(&mut self, images: ArrayView4<'_, u8>, out: ArrayViewMut2<'_, f32>) -> Result<()> {
         self.check_out(images.dim().0, &out)?;
         let inner = self.model.inner();
-        self.runner.feed_bytes(inner, images)?;
-        self.runner.run(inner, images.dim().0)?;
+        self.runner.run_bytes(inner, images)?;
         self.write(images.dim().0, out)
     }
 
@@ -109,6 +108,20 @@ impl Session {
         Ok(self.runner.scores(n))
     }
 
+    /// The scores of images as bytes, on a device alone ([`Session::takes_pixels`]).
+    #[cfg(feature = "train")]
+    pub(super) fn scores_of_pixels(&mut self, pixels: Pixels<'_>, n: usize) -> Result<ArrayView2<'_, f32>> {
+        let Runner { plan, memory, .. } = &mut self.runner;
+        memory.run_pixels(plan, self.model.inner(), pixels, n)?;
+        Ok(self.runner.scores(n))
+    }
+
+    /// Whether a device makes numbers of bytes: views are made on the host, of numbers.
+    #[cfg(feature = "train")]
+    pub(super) fn takes_pixels(&self) -> bool {
+        self.runner.takes_pixels()
+    }
+
     fn check_out(&self, n: usize, out: &ArrayViewMut2<'_, f32>) -> Result<()> {
         let wanted = (n, self.model.classes().len());
         if out.dim() == wanted {
@@ -135,6 +148,8 @@ pub(super) struct Runner {
     /// Normalised images.
     input: Arena<f32>,
     several: Option<Several>,
+    /// Where images as bytes are placed: where they are.
+    unmoved: Vec<[i32; 4]>,
 }
 
 /// What several views of an image take.
@@ -151,7 +166,13 @@ impl Runner {
         let (plan, memory) = Memory::new(inner, max_batch, device)?;
         let image = inner.graph.shape(inner.graph.images()).len();
         // A batch has at most 2^20 images of fewer than 2^31 numbers.
-        Ok(Runner { plan, memory, input: Arena::new(image * max_batch)?, several: None })
+        let input = Arena::new(image * max_batch)?;
+        let unmoved = vec![[0; 4]; if memory.takes_pixels() { max_batch } else { 0 }];
+        Ok(Runner { plan, memory, input, several: None, unmoved })
+    }
+
+    fn takes_pixels(&self) -> bool {
+        self.several.is_none() && self.memory.takes_pixels()
     }
 
     fn check_images(&self, (n, h, w, c): (usize, usize, usize, usize)) -> Result<()> {
@@ -164,6 +185,19 @@ impl Runner {
         let e = Error::new(ErrorKind::Shape, "images", format!("[{n}, {h}, {w}, {c}]"));
         let e = e.expected(format!("1 to {max_batch} images of {shape}"));
         Err(if n > max_batch { e.hint("a session for larger batches takes more") } else { e })
+    }
+
+    /// Runs the model on images as bytes, which a device normalises, if there is one.
+    fn run_bytes(&mut self, inner: &Inner, images: ArrayView4<'_, u8>) -> Result<()> {
+        self.check_images(images.dim())?;
+        let n = images.dim().0;
+        if let Some(bytes) = images.to_slice().filter(|_| self.takes_pixels()) {
+            let Runner { plan, memory, unmoved, .. } = self;
+            let pixels = Pixels { bytes, placements: &unmoved[..n], table: inner.pixels.as_flattened() };
+            return memory.run_pixels(plan, inner, pixels, n);
+        }
+        self.feed_bytes(inner, images)?;
+        self.run(inner, n)
     }
 
     /// Normalises images into the input buffer.
@@ -185,7 +219,7 @@ impl Runner {
     /// Runs the model on the first `n` images of the input buffer.
     pub fn run(&mut self, inner: &Inner, n: usize) -> Result<()> {
         let shape = inner.graph.shape(inner.graph.images());
-        let Runner { plan, memory, input, several } = self;
+        let Runner { plan, memory, input, several, .. } = self;
         let images = ArrayView4::from_shape((n, shape.h, shape.w, shape.c), &input.all()[..n * shape.len()]);
         let images = images.expect("the slice is as long as its shape says");
         infer(plan, memory, inner, several.as_mut(), images)

@@ -98,7 +98,7 @@ register! {
     cross_entropy::SoftmaxCrossEntropy,
 }
 
-/// Every kernel that an op or an optimizer launches on a GPU: with the PTX of its module, all that a launch depends on.
+/// Every kernel that an op, an optimizer or a batch launches on a GPU: with the PTX of its module, all that a launch depends on.
 #[cfg(feature = "cuda")]
 pub fn cuda_kernels() -> Vec<crate::backend::cuda::KernelInfo> {
     let rooms = [
@@ -120,6 +120,7 @@ pub fn cuda_kernels() -> Vec<crate::backend::cuda::KernelInfo> {
         scale::cuda::KERNELS,
         self_attention::cuda::KERNELS,
         twist::cuda::KERNELS,
+        crate::backend::cuda::INPUT_KERNELS,
         crate::optim::device::KERNELS,
     ];
     [rooms.concat(), conv2d::cuda::KERNELS.concat()].concat()

@@ -24,6 +24,9 @@ pub trait Machine<B: Backend>: Sized + Send {
     /// returns.
     const LATE: usize = 0;
 
+    /// Whether it makes the images of an [`Input`] from its [`Pixels`](super::Pixels). Nobody gives it any where it doesn't.
+    const TAKES_PIXELS: bool = false;
+
     /// Memory for plans of up to `len` elements, and for the parameters.
     ///
     /// # Errors

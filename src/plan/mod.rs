@@ -6,6 +6,7 @@ mod compile;
 mod device;
 mod fuse;
 mod machine;
+mod pixels;
 mod print;
 mod profile;
 mod roofline;
@@ -20,6 +21,7 @@ pub(crate) use arena::require_memory;
 #[cfg(feature = "cuda")]
 pub(crate) use device::Bases;
 pub use machine::{Look, Machine};
+pub use pixels::Pixels;
 pub use profile::{Profile, StepProfile};
 pub use roofline::{Roofline, RooflineRow, Speed};
 pub use run::Input;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use arrayvec::ArrayVec;
 use ndarray::{ArrayView2, ArrayView4, ArrayViewMut4};
 
-use super::{Arena, DxPlace, Explained, Pass, Place, Plan, Step};
+use super::{Arena, DxPlace, Explained, Pass, Pixels, Place, Plan, Step};
 use crate::Result;
 use crate::backend::{Host, Real};
 use crate::graph::{Node, NodeId, Shape};
@@ -20,6 +20,9 @@ use crate::rng::Key;
 pub struct Input<'a, E> {
     /// Images.
     pub images: ArrayView4<'a, E>,
+    /// What a device makes the images of, where its machine [takes that](super::Machine::TAKES_PIXELS): `images` has their
+    /// shape alone then ([`Pixels::input`]).
+    pub pixels: Option<Pixels<'a>>,
     /// Targets.
     pub targets: Option<ArrayView2<'a, E>>,
     /// Names the randomness of this step.
@@ -43,7 +46,12 @@ impl<'a, E> Input<'a, E> {
     where
         'a: 'b,
     {
-        Input { images: self.images.reborrow(), targets: self.targets.map(|t| t.reborrow()), key: self.key }
+        Input {
+            images: self.images.reborrow(),
+            pixels: self.pixels,
+            targets: self.targets.map(|t| t.reborrow()),
+            key: self.key,
+        }
     }
 }
 

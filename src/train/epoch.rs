@@ -56,9 +56,14 @@ impl<B: Backend> Trainer<'_, B> {
             if let Some(board) = self.board.as_mut().filter(|_| self.progress.batch == 0) {
                 board.images(step_of_run, &batch, self.train.config().normalise)?;
             }
-            let (images, targets) = self.feed.views(&batch);
             let share = Accumulate { total: pending, add: in_group > 0 };
-            self.engine.queue_micro_step(images, targets, share)?;
+            match batch.pixels() {
+                Some(pixels) => self.engine.queue_pixels(pixels, self.feed.targets(&batch), share)?,
+                None => {
+                    let (images, targets) = self.feed.views(&batch);
+                    self.engine.queue_micro_step(images, targets, share)?;
+                }
+            }
             self.progress.batch += 1;
             let batch = self.progress.batch;
             if !batch.is_multiple_of(accumulate) && batch < batches {

@@ -80,6 +80,12 @@ impl<B: Backend> Feed<B> {
             ArrayView2::from_shape(batch.targets().dim(), targets).expect("a batch is contiguous"),
         )
     }
+
+    /// The targets alone, where a device makes the images ([`Batch::pixels`]).
+    pub fn targets<'a>(&'a mut self, batch: &'a Batch) -> ArrayView2<'a, B::Elem> {
+        let targets = B::from_f32(batch.targets_slice(), &mut self.targets);
+        ArrayView2::from_shape(batch.targets().dim(), targets).expect("a batch is contiguous")
+    }
 }
 
 /// Evaluates all of a loader's images.
@@ -90,8 +96,13 @@ pub fn evaluate<B: Backend>(engine: &mut Engine<B>, loader: &Loader, feed: &mut 
     let mut totals = Totals::default();
     for batch in loader.epoch(0, 0)? {
         let batch = batch?;
-        let (images, targets) = feed.views(&batch);
-        totals.add(&engine.evaluate(images, targets)?);
+        totals.add(&match batch.pixels() {
+            Some(pixels) => engine.evaluate_pixels(pixels, feed.targets(&batch))?,
+            None => {
+                let (images, targets) = feed.views(&batch);
+                engine.evaluate(images, targets)?
+            }
+        });
     }
     Ok(totals)
 }

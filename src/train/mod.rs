@@ -26,7 +26,7 @@ use crate::infer::{self, EvalConfig, Model, Views};
 use crate::io::metrics::{self, EpochMetrics};
 use crate::io::{model_file, plot};
 use crate::optim::{Ema, Optimizer, ParamTable};
-use crate::plan::require_memory;
+use crate::plan::{Machine, require_memory};
 use crate::recipe::{self, Recipe, Tta};
 use crate::rng::Key;
 use crate::{Error, ErrorKind, Params, Result};
@@ -172,7 +172,8 @@ struct Setup<B: Backend> {
 }
 
 impl<B: Backend> Setup<B> {
-    fn new(recipe: &Recipe, dataset: &Arc<Dataset>) -> Result<Self> {
+    /// `bytes`: whether the loops give the engine bytes, where it takes them and they are all that is left to the loaders.
+    fn new(recipe: &Recipe, dataset: &Arc<Dataset>, bytes: bool) -> Result<Self> {
         recipe.train.precision.check::<B>()?;
         let size = recipe.data.size as usize;
         let classes = dataset.classes().len();
@@ -184,15 +185,18 @@ impl<B: Backend> Setup<B> {
                 .hint("leave it out: the dataset's classes are the default"));
         }
         let mut graph = recipe.model.build(classes, size)?;
-        let config = train_config(recipe, dataset);
+        let mut config = train_config(recipe, dataset);
+        let bytes = bytes && <B::Machine as Machine<B>>::TAKES_PIXELS;
+        config.pixels = bytes && config.keeps_bytes();
         let batch = config.batch;
-        let valid = LoaderConfig {
+        let mut valid = LoaderConfig {
             size: (size, size),
             framing: recipe.data.framing,
             normalise: config.normalise,
             outputs,
             ..LoaderConfig::valid(dataset, batch)
         };
+        valid.pixels = bytes && valid.keeps_bytes();
         let feed = Feed::<B>::bytes_for(batch, config.size, outputs);
         let loaders = config.bytes(dataset).saturating_add(valid.bytes(dataset)).saturating_add(feed);
         let (values, states) = Params::<B::Elem>::lens(&graph);
@@ -267,7 +271,8 @@ impl<'a, B: Backend> Trainer<'a, B> {
     /// Everything that a run needs, checked: what is wrong with recipe, dataset or machine is an error here, before
     /// the run's folder holds anything.
     fn new(job: &'a Job) -> Result<Self> {
-        let Setup { graph, mut engine, train, valid, mut ema, peak_bytes } = Setup::new(&job.recipe, &job.dataset)?;
+        let Setup { graph, mut engine, train, valid, mut ema, peak_bytes } =
+            Setup::new(&job.recipe, &job.dataset, true)?;
         engine.keep_on_device(true);
         // A checkpoint has all of it, and the file that the run began with may be gone.
         let begins = !(job.resume && job.folder.checkpoint().exists());

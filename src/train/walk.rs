@@ -31,7 +31,7 @@ pub(super) fn walk<B: Backend>(
     (what, stop): (&str, &AtomicBool),
     mut rates: impl FnMut(&Setup<B>, Reached) -> Option<Rates>,
 ) -> Result<Setup<B>> {
-    let mut setup = Setup::<B>::new(recipe, dataset)?;
+    let mut setup = Setup::<B>::new(recipe, dataset, false)?;
     if recipe.phases.first().is_some_and(|phase| phase.lsuv) {
         let images = first_images::<B>(&setup.valid, lsuv::IMAGES)?;
         lsuv(&mut setup.engine, images.view())?;

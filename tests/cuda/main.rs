@@ -7,6 +7,7 @@ mod kernels_page;
 mod models;
 mod ops;
 mod optim;
+mod pixels;
 mod predicting;
 #[path = "../pytorch/mod.rs"]
 mod pytorch;

@@ -117,6 +117,7 @@ modules![
     "conv_tf32",
     "conv_twist",
     "elementwise",
+    "input",
     "loss",
     "norm",
     "optim",

@@ -77,6 +77,7 @@ impl CudaMachine {
 
 impl<B: Backend<Elem = f32, Machine = CudaMachine>> Machine<B> for CudaMachine {
     const LATE: usize = LATE;
+    const TAKES_PIXELS: bool = true;
 
     fn new(len: usize, params: &Params<f32>) -> Result<Self> {
         let gpu = Gpu::current()?;

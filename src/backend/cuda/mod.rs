@@ -43,6 +43,7 @@ pub(crate) use contract::Parts;
 pub use contract::{Backward, Forward, Grad, Kernel, ParamGrad};
 pub use cust::memory::DeviceCopy;
 pub use gpu::{Gpu, Info, devices, driver};
+pub(crate) use inputs::KERNELS as INPUT_KERNELS;
 pub use kernels::{Argument, KernelInfo, Launch, ModuleInfo, Ptr, modules, ptx};
 pub(crate) use kernels::{blocks, columns, int, kernels, per_four, per_one};
 pub use machine::CudaMachine;

@@ -14,6 +14,18 @@ pub(crate) struct Placement {
     pub edge_once: bool,
 }
 
+impl Placement {
+    /// As a device takes it ([`crate::plan::Pixels`]).
+    pub fn as_ints(self) -> [i32; 4] {
+        // Images have sides of at most 65,535 pixels.
+        [self.top as i32, self.left as i32, self.flip.into(), self.edge_once.into()]
+    }
+
+    pub fn of_ints([top, left, flip, edge_once]: [i32; 4]) -> Self {
+        Placement { top: top as isize, left: left as isize, flip: flip != 0, edge_once: edge_once != 0 }
+    }
+}
+
 /// Position `p` of an axis of `n`, reflected at both ends with the edge repeated: −1 → 0, `n` → `n−1`.
 fn reflect(p: isize, n: usize) -> usize {
     let n = n as isize;
@@ -31,6 +43,7 @@ fn mirrored(p: isize, n: usize) -> usize {
 
 /// The normalised value of every byte, per channel: exact to the last bit, and faster than arithmetic on the
 /// gathered bytes.
+#[derive(Debug)]
 pub(crate) struct PixelTable([[f32; 256]; CHANNELS]);
 
 impl PixelTable {
@@ -38,6 +51,11 @@ impl PixelTable {
         let value =
             |c: usize, p: usize| (p as f64 / 255.0 - f64::from(normalise.mean[c])) / f64::from(normalise.std[c]);
         PixelTable(std::array::from_fn(|c| std::array::from_fn(|p| value(c, p) as f32)))
+    }
+
+    /// The numbers of the first channel's bytes, then those of the next one's.
+    pub fn numbers(&self) -> &[f32] {
+        self.0.as_flattened()
     }
 
     fn write(&self, out: &mut [f32; CHANNELS], pixel: &[u8; CHANNELS]) {
@@ -49,7 +67,19 @@ impl PixelTable {
     /// Fills `out` (`[height][width][3]`, the sample's size) with the placed, normalised sample. `columns` is
     /// scratch. Floor: 3·h·w bytes read, 12·h·w written.
     pub fn convert(&self, sample: &Sample<'_>, at: Placement, columns: &mut Vec<usize>, out: &mut [f32]) {
-        place(sample.pixels, (sample.height, sample.width), at, columns, out, |to, pixel| self.write(to, pixel));
+        self.convert_bytes(sample.pixels, (sample.height, sample.width), at, columns, out);
+    }
+
+    /// The same of bytes.
+    pub fn convert_bytes(
+        &self,
+        pixels: &[u8],
+        size: (usize, usize),
+        at: Placement,
+        columns: &mut Vec<usize>,
+        out: &mut [f32],
+    ) {
+        place(pixels, size, at, columns, out, |to, pixel| self.write(to, pixel));
     }
 }
 

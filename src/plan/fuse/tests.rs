@@ -48,7 +48,7 @@ fn scores<B: Host>(graph: &Graph, params: &mut Params<B::Elem>, images: &Array4<
     let mut arena = Arena::new(plan.arena_len()).unwrap();
     arena.all_mut().fill(B::Elem::of(f64::NAN));
     let targets = Array2::zeros((n, plan.classes()));
-    let input = Input { images: images.view(), targets: Some(targets.view()), key: Key::new(0) };
+    let input = Input { images: images.view(), pixels: None, targets: Some(targets.view()), key: Key::new(0) };
     if mode == Mode::Infer {
         let prepared = plan.prepare::<B>(params).unwrap();
         let mut states = Arena::new(params.states().len()).unwrap();
@@ -164,7 +164,7 @@ fn train<B: Host>(graph: &Graph, plan: &Plan, n: usize) -> [Vec<f64>; 4] {
     let images = images(n, graph.shape(graph.images()));
     let classes = plan.classes();
     let targets = Array2::from_shape_fn((n, classes), |(i, c)| B::Elem::of(f64::from(i % classes == c)));
-    let input = || Input { images: images.view(), targets: Some(targets.view()), key: Key::new(4) };
+    let input = || Input { images: images.view(), pixels: None, targets: Some(targets.view()), key: Key::new(4) };
     plan.forward::<B>(input(), &mut params, &mut arena, |_, _| ControlFlow::Continue(()));
     plan.backward::<B>(input(), &mut params, &mut arena, 1.0 / n as f64, false);
     let wide = |values: &[B::Elem]| values.iter().map(|v| v.wide()).collect();

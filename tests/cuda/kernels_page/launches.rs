@@ -67,6 +67,8 @@ pub fn all(report: &Path) -> BTreeMap<String, Launch> {
         }
         found.gather(&format!("a step of {} on {LEN} numbers", optimizer.what));
     }
+    crate::pixels::send_bytes();
+    found.gather("4 images of 32 × 32 pixels");
     train::<Cuda>(true);
     found.gather("four steps of convbnnet with an average of its weights");
     for case in all_cases().iter().filter(|case| case.op.op().cuda().is_some()) {

@@ -42,7 +42,7 @@ tensor cores counted by their multiply-adds.
 ";
 
 /// Types that need no definition.
-const PLAIN: [&str; 6] = ["float", "int", "double", "u64", "const", "unsigned"];
+const PLAIN: [&str; 7] = ["float", "int", "double", "u64", "const", "unsigned", "char"];
 
 /// The name of a type that the source defines.
 fn defined(kind: &str) -> Option<&str> {

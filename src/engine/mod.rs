@@ -1,14 +1,20 @@
 //! A compiled model with its parameters: what a training loop drives.
 
+mod inputs;
+mod outcome;
+
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use ndarray::{ArrayView1, ArrayView2, ArrayView4};
+use ndarray::{ArrayView2, ArrayView4};
 
+use self::inputs::{check, check_images, of_pixels};
+pub use self::outcome::Outcome;
+use self::outcome::{outcome, received, wanted};
 use crate::backend::{Backend, Real};
 use crate::graph::{Graph, NodeId};
 use crate::params::Params;
-use crate::plan::{Input, Look, Machine, Mode, Plan, Profile, require_memory};
+use crate::plan::{Input, Look, Machine, Mode, Pixels, Plan, Profile, require_memory};
 use crate::rng::Key;
 use crate::{Error, ErrorKind, Result};
 
@@ -51,19 +57,6 @@ struct Queued {
     step: u64,
     /// The class of each image's highest target.
     wanted: Vec<u32>,
-}
-
-/// What one batch gave.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Outcome {
-    /// Images.
-    pub images: usize,
-    /// The mean loss.
-    pub loss: f64,
-    /// Images whose highest score is the class of the highest target.
-    pub correct: usize,
-    /// Images where that class is among the five highest scores.
-    pub correct5: usize,
 }
 
 /// How a step's gradients join those before it.
@@ -215,14 +208,38 @@ impl<B: Backend> Engine<B> {
         targets: ArrayView2<'_, B::Elem>,
         accumulate: Accumulate,
     ) -> Result<()> {
-        let late = <B::Machine as Machine<B>>::LATE;
-        if late == 0 {
+        if <B::Machine as Machine<B>>::LATE == 0 {
             let outcome = self.train_micro_step(images, targets, accumulate)?;
             self.outcomes.push_back(outcome);
             return Ok(());
         }
         let input = check::<B>(&self.train, images, targets, self.key.with(self.step))?;
-        self.receive(late)?;
+        self.queue(input, targets, accumulate)
+    }
+
+    /// [`Engine::queue_micro_step`] on images as bytes, of which the device makes the numbers that a
+    /// [`Loader`](crate::data::Loader) would, to the bit: only where the backend's machine says so ([`Machine::TAKES_PIXELS`]).
+    ///
+    /// # Errors
+    /// As [`Engine::queue_micro_step`], kind [`ErrorKind::Unsupported`] with a backend that takes none.
+    pub fn queue_pixels(
+        &mut self,
+        pixels: Pixels<'_>,
+        targets: ArrayView2<'_, B::Elem>,
+        accumulate: Accumulate,
+    ) -> Result<()> {
+        let zero = B::Elem::of(0.0);
+        let input = of_pixels::<B>(&self.train, pixels, targets, &zero, self.key.with(self.step))?;
+        self.queue(input, targets, accumulate)
+    }
+
+    fn queue(
+        &mut self,
+        input: Input<'_, B::Elem>,
+        targets: ArrayView2<'_, B::Elem>,
+        accumulate: Accumulate,
+    ) -> Result<()> {
+        self.receive(<B::Machine as Machine<B>>::LATE)?;
         self.machine.forward(&self.train, input, &mut self.params, None)?;
         self.machine.send(&self.train, targets.dim().0)?;
         let mut classes = self.spare.pop().unwrap_or_default();
@@ -310,6 +327,20 @@ impl<B: Backend> Engine<B> {
     /// Kind [`ErrorKind::Shape`] where images or targets do not fit.
     pub fn evaluate(&mut self, images: ArrayView4<'_, B::Elem>, targets: ArrayView2<'_, B::Elem>) -> Result<Outcome> {
         let input = check::<B>(&self.eval, images, targets, self.key)?;
+        self.evaluate_input(input, targets)
+    }
+
+    /// [`Engine::evaluate`] on images as bytes, where [`Engine::queue_pixels`] takes them.
+    ///
+    /// # Errors
+    /// As [`Engine::evaluate`], kind [`ErrorKind::Unsupported`] with a backend that takes none.
+    pub fn evaluate_pixels(&mut self, pixels: Pixels<'_>, targets: ArrayView2<'_, B::Elem>) -> Result<Outcome> {
+        let zero = B::Elem::of(0.0);
+        let input = of_pixels::<B>(&self.eval, pixels, targets, &zero, self.key)?;
+        self.evaluate_input(input, targets)
+    }
+
+    fn evaluate_input(&mut self, input: Input<'_, B::Elem>, targets: ArrayView2<'_, B::Elem>) -> Result<Outcome> {
         self.receive(0)?;
         self.machine.forward(&self.eval, input, &mut self.params, None)?;
         outcome::<B>(&self.eval, targets.dim().0, wanted(targets), &mut self.machine)
@@ -345,7 +376,7 @@ impl<B: Backend> Engine<B> {
             return Err(e.expected("a node of the model, as Graph::find gives it"));
         }
         let targets = ArrayView2::from_shape((0, 0), &[]).expect("an empty view");
-        let input = Input { images, targets: Some(targets), key: self.key };
+        let input = Input { images, pixels: None, targets: Some(targets), key: self.key };
         let look: Look<'_, B::Elem> = &mut |at, output| {
             if at == node {
                 look(output);
@@ -452,70 +483,7 @@ impl<B: Backend> Engine<B> {
     }
 }
 
-fn check_images<E>(plan: &Plan, images: ArrayView4<'_, E>) -> Result<()> {
-    let shape = plan.graph().shape(plan.graph().images());
-    let (n, h, w, c) = images.dim();
-    if (h, w, c) == (shape.h, shape.w, shape.c) && (1..=plan.max_batch()).contains(&n) && images.is_standard_layout() {
-        return Ok(());
-    }
-    let expected = format!("1 to {} contiguous images of {shape}", plan.max_batch());
-    Err(Error::new(ErrorKind::Shape, "images", format!("[{n}, {h}, {w}, {c}]")).expected(expected))
-}
-
-fn check<'a, B: Backend>(
-    plan: &Plan,
-    images: ArrayView4<'a, B::Elem>,
-    targets: ArrayView2<'a, B::Elem>,
-    key: Key,
-) -> Result<Input<'a, B::Elem>> {
-    check_images(plan, images)?;
-    let (n, classes) = (images.dim().0, plan.classes());
-    if targets.dim() != (n, classes) || !targets.is_standard_layout() {
-        let expected = format!("[{n}, {classes}], contiguous");
-        return Err(Error::new(ErrorKind::Shape, "targets", format!("{:?}", targets.dim())).expected(expected));
-    }
-    Ok(Input { images, targets: Some(targets), key })
-}
-
 fn non_finite(step: u64, what: &str) -> Error {
     let e = Error::new(ErrorKind::NonFinite, format!("step {step}"), format!("{what} is not finite"));
     e.expected("finite numbers")
-}
-
-/// The class of the highest target of each image.
-fn wanted<E: Real>(targets: ArrayView2<'_, E>) -> impl Iterator<Item = usize> {
-    let highest = |row: ArrayView1<'_, E>| (0..row.len()).fold(0, |best, j| if row[j] > row[best] { j } else { best });
-    (0..targets.dim().0).map(move |i| highest(targets.row(i)))
-}
-
-/// What the last forward run of `n` images came to.
-fn outcome<B: Backend>(
-    plan: &Plan,
-    n: usize,
-    wanted: impl Iterator<Item = usize>,
-    machine: &mut B::Machine,
-) -> Result<Outcome> {
-    machine.send(plan, n)?;
-    received::<B>(plan, n, wanted, machine)
-}
-
-/// What the run of `n` images came to whose scores and losses were sent first.
-fn received<B: Backend>(
-    plan: &Plan,
-    n: usize,
-    wanted: impl Iterator<Item = usize>,
-    machine: &mut B::Machine,
-) -> Result<Outcome> {
-    machine.receive(plan, n)?;
-    let loss = machine.losses(plan, n).iter().map(|loss| loss.wide()).sum::<f64>() / n as f64;
-    let mut outcome = Outcome { images: n, loss, correct: 0, correct5: 0 };
-    for (scores, wanted) in machine.logits(plan, n).outer_iter().zip(wanted) {
-        // Among equal scores the class with the lowest number comes first, as in an argmax.
-        let ahead = |j: &usize| scores[*j] > scores[wanted] || (scores[*j] == scores[wanted] && *j < wanted);
-        let rank = (0..scores.len()).filter(ahead).count();
-        let finite = scores[wanted].wide().is_finite();
-        outcome.correct += usize::from(finite && rank == 0);
-        outcome.correct5 += usize::from(finite && rank < 5);
-    }
-    Ok(outcome)
 }
