@@ -11,5 +11,5 @@ recipe, setting = f"`{sys.argv[1]}`", "".join(f" `{setting}`" for setting in sys
 e = json.load(sys.stdin)
 print(
     f"| {recipe}{setting} | {e['steps']} | {e['images_per_second']:.1f} | {e['evaluated_per_second']:.1f} "
-    f"| {e['first_loss']:.3f} → {e['last_loss']:.3f} | {e['epochs']} | {e['hours']:.1f} |"
+    f"| {e['first_loss']:.3f} → {e['last_loss']:.3f} | {e['peak_bytes'] / 2**20:.0f} | {e['epochs']} | {e['hours']:.1f} |"
 )

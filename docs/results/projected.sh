@@ -15,8 +15,8 @@ cargo build --release --quiet
 handgrad=${CARGO_TARGET_DIR:-target}/release/handgrad
 [ $# -gt 0 ] || set -- $(cd recipes && printf '%s\n' woof-*.toml nette-*.toml | sed 's/\.toml$//')
 
-echo "| recipe | steps | training, images/s | evaluation, images/s | loss | epochs | hours |"
-echo "|---|---|---|---|---|---|---|"
+echo "| recipe | steps | training, images/s | evaluation, images/s | loss | peak, MiB | epochs | hours |"
+echo "|---|---|---|---|---|---|---|---|"
 for recipe in "$@"; do
     "$handgrad" estimate "$recipe" --data "$data" --steps "${STEPS:-200}" ${SETTING:+--set "$SETTING"} --json |
         python3 docs/results/projected.py "$recipe" ${SETTING:+"$SETTING"}
