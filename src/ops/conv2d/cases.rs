@@ -23,6 +23,9 @@ pub fn cases() -> Vec<Case> {
         Case::new(grouped(8, odd, 4), &[Shape::new(6, 7, 8)], 2),
         // Groups whose channels go in fours.
         Case::new(grouped(24, odd, 3), &[Shape::new(6, 7, 12)], 2),
+        // Groups of two or four channels that share vectors.
+        Case::new(grouped(32, Window::square(3, 1, 1), 8), &[Shape::new(5, 6, 32)], 2),
+        Case::new(grouped(32, Window::square(3, 2, 1), 8), &[Shape::new(6, 7, 16)], 2),
         Case::new(Conv2d::square(56, 3, 1, 1), &[Shape::new(10, 9, 48)], 3),
         // Enough channels for minimal filtering; three units of tiles, two partial sums.
         Case::new(Conv2d::square(64, 3, 1, 1), &[Shape::new(10, 9, 48)], 9),

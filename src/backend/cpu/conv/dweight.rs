@@ -7,12 +7,12 @@
 //! columns instead.
 
 use super::ConvGeometry;
-use super::pack::Columns;
+use super::pack::{Columns, groups_in_a_vector};
 use super::taps::aligned;
 use super::window::{Source, Span, Unit, Units, View, inside};
 use crate::backend::cpu::simd::Level;
 use crate::backend::cpu::threads::{self, Disjoint};
-use crate::backend::cpu::tile::{self, Finish, Loop, Tile};
+use crate::backend::cpu::tile::{self, Finish, Loop, Run, Spread, Tile};
 use std::ops::Range;
 
 /// Output pixels per unit: sums stay in registers for so many k before they are added to memory.
@@ -49,7 +49,10 @@ pub(super) struct WeightGradient {
     source: Source,
     /// Input channels per group.
     in_group: usize,
-    out_group: usize,
+    /// Groups whose columns share a vector; they are computed as one bundle.
+    bundle: usize,
+    /// Output channels of a bundle.
+    columns_of_bundle: usize,
     columns: Columns,
     units: Units,
     in_place: bool,
@@ -76,15 +79,17 @@ impl WeightGradient {
         let g = *geometry;
         let source = Source { h: g.in_h, w: g.in_w, c: g.in_c };
         let (rows, columns) = (span_y(&g, 0..g.out_h), span_x(&g));
-        let out_group = g.out_c / g.groups;
+        let bundle = groups_in_a_vector(level, g.groups, g.out_c / g.groups);
+        let columns_of_bundle = bundle * g.out_c / g.groups;
         let in_place = rows.is_inside(g.in_h) && columns.is_inside(g.in_w);
         WeightGradient {
             level,
             geometry: g,
             source,
             in_group: g.in_c / g.groups,
-            out_group,
-            columns: Columns::new(out_group, level),
+            bundle,
+            columns_of_bundle,
+            columns: Columns::new(columns_of_bundle, level),
             units: Units::new(UNIT_PIXELS, WINDOW_LIMIT, (g.out_h, g.out_w), columns.len * g.in_c, |rows| {
                 span_y(&g, 0..rows).len
             }),
@@ -99,7 +104,7 @@ impl WeightGradient {
     }
 
     fn blocks(&self) -> usize {
-        self.geometry.groups * self.columns.blocks()
+        self.geometry.groups / self.bundle * self.columns.blocks()
     }
 
     fn window_len(&self, n: usize) -> usize {
@@ -205,14 +210,21 @@ impl WeightGradient {
 
     /// Adds one unit's pixels to some rows and one block of columns of dw.
     fn add_unit(&self, pass: &Pass, block: usize, rows: Range<usize>) {
-        let (group, block) = (block / self.columns.blocks(), self.columns.block(block % self.columns.blocks()));
-        let column = group * self.out_group + block.first;
-        let at_most = tile::tile_rows(self.level, block.vectors);
+        let (bundle, block) = (block / self.columns.blocks(), self.columns.block(block % self.columns.blocks()));
+        let column = bundle * self.columns_of_bundle + block.first;
         let mut tile = Tile::empty();
         tile.ldb = self.geometry.out_c;
+        if self.bundle > 1 {
+            let run = match Spread::run_of(self.in_group) {
+                1 => Run::Depth(1),
+                run => Run::Rows(run),
+            };
+            tile.spread = Spread { parts: self.bundle, step: self.in_group, run };
+        }
         tile.last_columns = block.last_columns(tile::lanes(self.level));
         tile.finish = Finish::plain(pass.add);
-        let mut tap = TapRows::new(self, group, pass.view.row, rows.start);
+        let at_most = tile.spread.tile_rows(self.level, block.vectors);
+        let mut tap = TapRows::new(self, bundle, pass.view.row, rows.start);
         let mut pixels = self.pixels(pass, &tap, column, &mut tile);
         let mut row = rows.start;
         while row < rows.end {
@@ -280,13 +292,13 @@ struct Pass<'a> {
     add: bool,
 }
 
-/// Walks the rows of dw in one group: (kernel row, kernel column, channel), as offsets into a view.
+/// Walks the rows of dw in one bundle: (kernel row, kernel column, channel), as offsets into a view.
 struct TapRows {
     kernel_w: usize,
     channels: usize,
     step_y: usize,
     step_x: usize,
-    /// The group's first channel.
+    /// The bundle's first channel.
     first: usize,
     ky: usize,
     kx: usize,
@@ -294,7 +306,7 @@ struct TapRows {
 }
 
 impl TapRows {
-    fn new(of: &WeightGradient, group: usize, x_row: usize, row: usize) -> TapRows {
+    fn new(of: &WeightGradient, bundle: usize, x_row: usize, row: usize) -> TapRows {
         let g = &of.geometry;
         let (tap, c) = (row / of.in_group, row % of.in_group);
         TapRows {
@@ -302,7 +314,7 @@ impl TapRows {
             channels: of.in_group,
             step_y: g.dilation.0 * x_row,
             step_x: g.dilation.1 * g.in_c,
-            first: group * of.in_group,
+            first: bundle * of.bundle * of.in_group,
             ky: tap / g.kernel.1,
             kx: tap % g.kernel.1,
             c,

@@ -1,7 +1,7 @@
 //! Weights in the order in which a tile reads them: per block of columns, one row of `width` floats per k.
 
 use crate::backend::cpu::simd::Level;
-use crate::backend::cpu::tile;
+use crate::backend::cpu::tile::{self, Spread};
 
 /// How output columns are cut into blocks of several vectors each.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +64,12 @@ impl Columns {
     }
 }
 
+/// How many groups of `columns` columns share a vector: as many as fill it, where there are tiles for so many.
+pub(super) fn groups_in_a_vector(level: Level, groups: usize, columns: usize) -> usize {
+    let fill = |&parts: &usize| parts * columns == tile::lanes(level) && groups.is_multiple_of(parts);
+    Spread::PARTS.into_iter().find(fill).unwrap_or(1)
+}
+
 /// Copies `rows` rows of `columns` weights that lie `stride` apart into rows of `width`, zeros behind.
 pub(super) fn pack_rows(from: &[f32], stride: usize, rows: usize, columns: usize, to: &mut [f32], width: usize) {
     for (r, to) in to.chunks_exact_mut(width).take(rows).enumerate() {
@@ -72,8 +78,15 @@ pub(super) fn pack_rows(from: &[f32], stride: usize, rows: usize, columns: usize
     }
 }
 
-/// As [`pack_rows`], of the transposed matrix: `columns` rows of `rows` weights lie `stride` apart.
-pub(super) fn pack_transposed(from: &[f32], stride: usize, rows: usize, columns: usize, to: &mut [f32], width: usize) {
+/// As [`pack_rows`], of the transposed matrix, from column `first` on: `columns` rows of `rows` weights lie `stride` apart.
+pub(super) fn pack_transposed(
+    from: &[f32],
+    stride: usize,
+    rows: usize,
+    (first, columns): (usize, usize),
+    to: &mut [f32],
+    width: usize,
+) {
     /// Rows written at a time: four cache lines of each column read, while the rows stay in the first-level cache.
     const STRIP: usize = 64;
     for (strip, to) in to[..rows * width].chunks_mut(STRIP * width).enumerate() {
@@ -81,10 +94,10 @@ pub(super) fn pack_transposed(from: &[f32], stride: usize, rows: usize, columns:
         for column in 0..columns {
             let values = &from[column * stride + strip * STRIP..][..strip_rows];
             for (row, &value) in to.chunks_exact_mut(width).zip(values) {
-                row[column] = value;
+                row[first + column] = value;
             }
         }
-        to.chunks_exact_mut(width).for_each(|row| row[columns..].fill(0.0));
+        to.chunks_exact_mut(width).for_each(|row| row[first + columns..].fill(0.0));
     }
 }
 
@@ -115,7 +128,8 @@ mod tests {
         let (rows, columns, stride, width) = (37, 5, 40, 8);
         let a: Vec<f32> = (0..columns * stride).map(|i| i as f32).collect();
         let mut transposed = vec![f32::NAN; rows * width];
-        pack_transposed(&a, stride, rows, columns, &mut transposed, width);
+        pack_transposed(&a, stride, rows, (0, 2), &mut transposed, width);
+        pack_transposed(&a[2 * stride..], stride, rows, (2, columns - 2), &mut transposed, width);
         let turned: Vec<f32> = (0..rows).flat_map(|r| (0..columns).map(move |c| (c * stride + r) as f32)).collect();
         let mut packed = vec![f32::NAN; rows * width];
         pack_rows(&turned, columns, rows, columns, &mut packed, width);

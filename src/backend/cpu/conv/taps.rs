@@ -7,12 +7,12 @@
 
 use super::axis::{Axis, Direction, Phase};
 use super::depth::{Depth, Part};
-use super::pack::{Block, Columns, pack_rows, pack_transposed};
+use super::pack::{Block, Columns, groups_in_a_vector, pack_rows, pack_transposed};
 use super::window::{Source, Unit, Units, View, inside};
 use super::{Activation, ConvGeometry, Epilogue, Finisher};
 use crate::backend::cpu::simd::Level;
 use crate::backend::cpu::threads::{self, Disjoint};
-use crate::backend::cpu::tile::{self, Finish, Tile};
+use crate::backend::cpu::tile::{self, Finish, Repeat, Run, Spread, Tile};
 use std::ops::Range;
 
 /// Output pixels per unit of work: enough that a panel of weights fetched into the second-level cache pays.
@@ -31,8 +31,15 @@ const POSITION_IMAGES: usize = 16;
 const POSITION_BATCH: usize = 8;
 const POSITION_PIXELS: usize = 256;
 
+/// The largest grid for them where channels are in groups: sums are short then, so that it counts for more that images lie
+/// far from each other.
+const POSITION_PIXELS_OF_GROUPS: usize = 64;
+
 /// k per pass over a panel of weights; 1024·48 floats leave room for the window in the second-level cache.
 pub(super) const PANEL_ROWS: usize = 1024;
+
+/// Weights of bundles that a tile computes one after the other: few enough floats that they stay in the first-level cache.
+const TOGETHER: usize = 4 * 1024;
 
 /// Up to this many output pixels, weights are read where they are: packing them would cost as much as using them.
 const UNPACKED_PIXELS: usize = 32;
@@ -49,10 +56,14 @@ pub(super) struct TapConvolution {
     y: Axis,
     x: Axis,
     source: Source,
-    /// Channels of the destination, and of one group of source and destination.
+    /// Channels of the destination.
     destination_c: usize,
+    /// Channels of the source in one group.
     source_group: usize,
-    destination_group: usize,
+    /// Groups whose columns share a vector; they are computed as one bundle.
+    bundle: usize,
+    /// Channels of the destination in one bundle.
+    columns_of_bundle: usize,
     columns: Columns,
     units: Units,
     /// Whether the source can be read without padding.
@@ -66,11 +77,13 @@ enum Weights<'a> {
     InPlace(&'a [f32]),
 }
 
-/// The weights of one block of columns for one phase.
+/// The weights of one block of columns for one phase, and of so many bundles behind it, each `step` floats further.
 #[derive(Clone, Copy)]
 struct Panel {
     start: *const f32,
     row: usize,
+    count: usize,
+    step: usize,
 }
 
 /// What a unit's tiles share.
@@ -99,7 +112,7 @@ struct Pass<'a> {
     depth: &'a Depth,
     part: Part,
     panel: Panel,
-    /// First channel of the group in the source; first column in the destination.
+    /// First channel of the bundle in the source; first column in the destination.
     channel: usize,
     column: usize,
 }
@@ -130,7 +143,8 @@ impl TapConvolution {
             dilation: g.dilation.1,
         };
         let columns = x.span(0..x.grid());
-        let destination_group = destination.c / g.groups;
+        let bundle = groups_in_a_vector(level, g.groups, destination.c / g.groups);
+        let columns_of_bundle = bundle * destination.c / g.groups;
         let in_place = y.span(0..y.grid()).is_inside(source.h) && columns.is_inside(source.w);
         let limit = if in_place { 2 * WINDOW_LIMIT } else { WINDOW_LIMIT };
         let mut units =
@@ -147,8 +161,9 @@ impl TapConvolution {
             source,
             destination_c: destination.c,
             source_group: source.c / g.groups,
-            destination_group,
-            columns: Columns::new(destination_group, level),
+            bundle,
+            columns_of_bundle,
+            columns: Columns::new(columns_of_bundle, level),
             units,
             in_place,
         }
@@ -161,7 +176,11 @@ impl TapConvolution {
 
     /// Floats of the packed weights.
     pub(super) fn packed_len(&self) -> usize {
-        self.geometry.groups * self.depth() * self.columns.padded()
+        self.bundles() * self.depth() * self.columns.padded()
+    }
+
+    fn bundles(&self) -> usize {
+        self.geometry.groups / self.bundle
     }
 
     /// Whether tiles hold one pixel of several images in batches of `n`.
@@ -170,7 +189,8 @@ impl TapConvolution {
     }
 
     fn has_positions(&self) -> bool {
-        !self.in_place && self.y.grid() * self.x.grid() <= POSITION_PIXELS
+        let most = if self.geometry.groups > 1 { POSITION_PIXELS_OF_GROUPS } else { POSITION_PIXELS };
+        !self.in_place && self.y.grid() * self.x.grid() <= most
     }
 
     fn units(&self, n: usize) -> Units {
@@ -187,9 +207,15 @@ impl TapConvolution {
         (self.units.images.min(n) * rows * columns * self.source.c).next_multiple_of(16)
     }
 
-    /// Blocks of columns over all groups.
+    /// Blocks of columns over all bundles.
     fn blocks(&self) -> usize {
-        self.geometry.groups * self.columns.blocks()
+        self.bundles() * self.columns.blocks()
+    }
+
+    /// Bundles that run together: more than one where a bundle is one block, short enough that what leads to a tile counts.
+    fn together(&self) -> usize {
+        let bundle = self.depth() * self.columns.padded();
+        if self.columns.blocks() > 1 { 1 } else { (TOGETHER / bundle.max(1)).clamp(1, self.bundles()) }
     }
 
     /// Work items as (parts of the units, parts of the blocks): units first, blocks too where units are few. Each part of
@@ -275,8 +301,8 @@ impl TapConvolution {
                     self.source.padded(source, unit.images.clone(), rows, columns, window)
                 };
                 let context = UnitContext { unit, view, destination, epilogue, by_position };
-                for block in blocks.clone() {
-                    self.run_block(&context, block, weights);
+                for block in blocks.clone().step_by(self.together()) {
+                    self.run_block(&context, block..(block + self.together()).min(blocks.end), weights);
                 }
                 if let Some(finisher) = epilogue.tail.finisher {
                     self.finish_unit(&context, &blocks, finisher);
@@ -291,11 +317,11 @@ impl TapConvolution {
             0..self.destination_c
         } else {
             let place = |index: usize| {
-                let (group, block) = self.group_and_block(index);
-                group * self.destination_group + block.first
+                let (bundle, block) = self.bundle_and_block(index);
+                bundle * self.columns_of_bundle + block.first
             };
-            let (last_group, last) = self.group_and_block(blocks.end - 1);
-            place(blocks.start)..last_group * self.destination_group + last.first + last.columns
+            let (last_bundle, last) = self.bundle_and_block(blocks.end - 1);
+            place(blocks.start)..last_bundle * self.columns_of_bundle + last.first + last.columns
         };
         let whole = columns.len() == self.destination_c;
         let line = self.x.destination * self.destination_c;
@@ -327,14 +353,14 @@ impl TapConvolution {
         Weights::Packed(packed)
     }
 
-    /// Packs the weights of all groups, blocks and phases.
+    /// Packs the weights of all bundles, blocks and phases.
     pub(super) fn pack_all(&self, weights: &[f32], packed: &mut [f32]) {
         let shared = Disjoint::new(packed);
         let pack = |item: usize| {
-            let (group, block) = self.group_and_block(item);
-            let range = self.panel_range(group, &block);
+            let (bundle, block) = self.bundle_and_block(item);
+            let range = self.panel_range(bundle, &block);
             // SAFETY: every block has its own panel.
-            self.pack(group, &block, weights, unsafe { shared.slice(range) });
+            self.pack(bundle, &block, weights, unsafe { shared.slice(range) });
         };
         if self.packed_len() < PARALLEL_PACK {
             (0..self.blocks()).for_each(pack);
@@ -343,13 +369,13 @@ impl TapConvolution {
         }
     }
 
-    fn group_and_block(&self, index: usize) -> (usize, Block) {
+    fn bundle_and_block(&self, index: usize) -> (usize, Block) {
         (index / self.columns.blocks(), self.columns.block(index % self.columns.blocks()))
     }
 
     /// Where a block's panel lies in the packed weights: all its phases, one after the other.
-    fn panel_range(&self, group: usize, block: &Block) -> Range<usize> {
-        let start = (group * self.columns.padded() + block.first) * self.depth();
+    fn panel_range(&self, bundle: usize, block: &Block) -> Range<usize> {
+        let start = (bundle * self.columns.padded() + block.first) * self.depth();
         start..start + block.vectors * tile::lanes(self.level) * self.depth()
     }
 
@@ -359,7 +385,7 @@ impl TapConvolution {
         (0..y.phases()).flat_map(move |i| (0..x.phases()).map(move |j| (y.phase(i), x.phase(j))))
     }
 
-    fn pack(&self, group: usize, block: &Block, weights: &[f32], mut panel: &mut [f32]) {
+    fn pack(&self, bundle: usize, block: &Block, weights: &[f32], mut panel: &mut [f32]) {
         let g = &self.geometry;
         let width = block.vectors * tile::lanes(self.level);
         let (in_group, out_group) = (g.in_c / g.groups, g.out_c / g.groups);
@@ -370,41 +396,48 @@ impl TapConvolution {
                 panel = rest;
                 match self.direction {
                     Direction::Forward => {
-                        let from = &weights[tap * in_group * g.out_c + group * out_group + block.first..];
+                        let from = &weights[tap * in_group * g.out_c + bundle * self.columns_of_bundle + block.first..];
                         pack_rows(from, g.out_c, self.source_group, block.columns, now, width);
                     }
                     Direction::InputGradient => {
-                        let from = &weights[(tap * in_group + block.first) * g.out_c + group * out_group..];
-                        pack_transposed(from, g.out_c, self.source_group, block.columns, now, width);
+                        let from = &weights[(tap * in_group + block.first) * g.out_c..];
+                        let columns = block.columns / self.bundle;
+                        for part in 0..self.bundle {
+                            let from = &from[(bundle * self.bundle + part) * out_group..];
+                            let to = (part * columns, columns);
+                            pack_transposed(from, g.out_c, self.source_group, to, now, width);
+                        }
                     }
                 }
             }
         }
     }
 
-    /// All phases of one block of columns over a unit.
-    fn run_block(&self, context: &UnitContext, index: usize, weights: Weights) {
-        let (group, block) = self.group_and_block(index);
+    /// All phases of one block of columns, or of those of several bundles, over a unit.
+    fn run_block(&self, context: &UnitContext, blocks: Range<usize>, weights: Weights) {
+        let (count, (bundle, block)) = (blocks.len(), self.bundle_and_block(blocks.start));
         let mut depth_before = 0;
         for (y, x) in self.phases() {
             let panel = match weights {
                 Weights::Packed(packed) => {
                     let row = block.vectors * tile::lanes(self.level);
-                    let start = self.panel_range(group, &block).start + depth_before * row;
-                    Panel { start: packed[start..].as_ptr(), row }
+                    let start = self.panel_range(bundle, &block).start + depth_before * row;
+                    Panel { start: packed[start..].as_ptr(), row, count, step: row * self.depth() }
                 }
                 Weights::InPlace(weights) => Panel {
-                    start: weights[group * self.destination_group + block.first..].as_ptr(),
+                    start: weights[bundle * self.columns_of_bundle + block.first..].as_ptr(),
                     row: self.destination_c,
+                    count,
+                    step: self.columns_of_bundle,
                 },
             };
             depth_before += y.taps * x.taps * self.source_group;
-            self.run_phase(context, group, &block, panel, &y, &x);
+            self.run_phase(context, bundle, &block, panel, &y, &x);
         }
     }
 
     /// One phase of one block: all k, a panel of weights at a time.
-    fn run_phase(&self, context: &UnitContext, group: usize, block: &Block, panel: Panel, y: &Phase, x: &Phase) {
+    fn run_phase(&self, context: &UnitContext, bundle: usize, block: &Block, panel: Panel, y: &Phase, x: &Phase) {
         let rows = context.unit.rows.start..context.unit.rows.end.min(y.count);
         if rows.is_empty() || x.count == 0 {
             return;
@@ -413,13 +446,19 @@ impl TapConvolution {
         let split = !accumulate || (activation == Activation::None && tail.is_sum());
         let limit = if split { PANEL_ROWS } else { usize::MAX };
         let depth = Depth::new(&context.view, (y, x), self.source_group, self.source.c, limit);
-        let column = group * self.destination_group + block.first;
+        let column = bundle * self.columns_of_bundle + block.first;
         for part in 0..depth.parts() {
             let last = part + 1 == depth.parts();
             let mut tile = Tile::empty();
             let scale = tail.scale.filter(|_| last);
             let of_column = |values: &[f32]| values[column..].as_ptr();
             tile.ldb = panel.row;
+            // A tap with more channels may be cut anywhere.
+            let whole = self.bundle > 1 && self.source_group <= PANEL_ROWS;
+            let run = Run::Depth(if whole { Spread::run_of(self.source_group) } else { 1 });
+            tile.spread = Spread { parts: self.bundle, step: self.source_group, run };
+            let (a, c) = (self.bundle * self.source_group, self.columns_of_bundle);
+            tile.repeat = Repeat { count: panel.count, a, b: panel.step, c };
             tile.last_columns = block.last_columns(tile::lanes(self.level));
             tile.finish = Finish {
                 partial: part > 0 || (accumulate && split),
@@ -432,7 +471,8 @@ impl TapConvolution {
                 last: if last { tail.activation } else { Activation::None },
             };
             let (rows, part, depth) = (rows.clone(), depth.part(part), &depth);
-            let pass = Pass { y, x, rows, block, depth, part, panel, channel: group * self.source_group, column };
+            let channel = bundle * a;
+            let pass = Pass { y, x, rows, block, depth, part, panel, channel, column };
             if context.by_position {
                 self.run_positions(context, &pass, &mut tile);
             } else {
@@ -450,7 +490,7 @@ impl TapConvolution {
             + (y.origin - view.top) * view.row as isize
             + (x.origin - view.left) * self.source.c as isize;
         let (step_y, step_x) = (self.y.source_step() * view.row, self.x.source_step() * self.source.c);
-        let at_most = tile::tile_rows(self.level, pass.block.vectors);
+        let at_most = tile.spread.tile_rows(self.level, pass.block.vectors);
         let residual = context.residual();
         let mut filled = 0;
         for (local, image) in context.unit.images.clone().enumerate() {
@@ -480,7 +520,7 @@ impl TapConvolution {
     fn run_positions(&self, context: &UnitContext, pass: &Pass, tile: &mut Tile) {
         let Pass { y, x, .. } = pass;
         let (view, images, residual) = (&context.view, &context.unit.images, context.residual());
-        let at_most = tile::tile_rows(self.level, pass.block.vectors);
+        let at_most = tile.spread.tile_rows(self.level, pass.block.vectors);
         for (row, column) in pass.rows.clone().flat_map(|row| (0..x.count).map(move |column| (row, column))) {
             let top = y.origin + (row * self.y.source_step()) as isize;
             let left = x.origin + (column * self.x.source_step()) as isize;

@@ -1,6 +1,6 @@
 //! The tile with AVX-512: 16 floats per vector; 24 sums, 3 columns and a broadcast in 32 registers.
 
-use super::{Tile, Vector, compute, compute_row};
+use super::{Tile, Vector, compute, compute_parts, compute_row};
 use std::arch::x86_64::*;
 
 // SAFETY: AVX-512 F instructions, only reached through `run` of this module.
@@ -17,6 +17,23 @@ unsafe impl Vector for __m512 {
     unsafe fn splat(value: f32) -> Self {
         // SAFETY: needs AVX-512 F.
         unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn spread<const PARTS: usize, const RUN: usize>(from: *const f32, step: usize) -> [Self; RUN] {
+        // SAFETY: needs AVX-512 F; the caller has a float for each part of each vector.
+        unsafe {
+            let mut vectors = [_mm512_setzero_ps(); RUN];
+            for k in 0..RUN {
+                vectors[k] = _mm512_set1_ps(*from.add(k));
+                for part in 1..PARTS {
+                    // All lanes from the part's first one on: later parts write over them.
+                    let lanes = (u16::MAX << (part * 16 / PARTS)) as __mmask16;
+                    vectors[k] = _mm512_mask_blend_ps(lanes, vectors[k], _mm512_set1_ps(*from.add(k + part * step)));
+                }
+            }
+            vectors
+        }
     }
 
     #[inline(always)]
@@ -89,6 +106,9 @@ unsafe impl Vector for __m512 {
 pub(super) unsafe fn run(vectors: usize, tile: &Tile) {
     // SAFETY: the caller's promise; each arm has at least `tile.rows` rows.
     unsafe {
+        if tile.spread.parts > 1 {
+            return compute_parts::<__m512>(tile);
+        }
         match (vectors, tile.rows) {
             (1, 5..) => compute::<__m512, 8, 1>(tile),
             (1, 2..) => compute::<__m512, 4, 1>(tile),

@@ -1,6 +1,6 @@
 //! The tile on any machine: four floats in an array, which compilers turn into one SSE2 or NEON register.
 
-use super::{Tile, Vector, compute, compute_row};
+use super::{Tile, Vector, compute, compute_parts, compute_row};
 
 #[derive(Clone, Copy)]
 #[repr(align(16))]
@@ -22,6 +22,12 @@ unsafe impl Vector for Four {
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         Four([value; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn spread<const PARTS: usize, const RUN: usize>(from: *const f32, step: usize) -> [Self; RUN] {
+        // SAFETY: the caller has a float for each part of each vector.
+        std::array::from_fn(|k| Four(std::array::from_fn(|i| unsafe { *from.add(k + i / (4 / PARTS) * step) })))
     }
 
     #[inline(always)]
@@ -92,6 +98,9 @@ unsafe impl Vector for Four {
 pub(super) unsafe fn run(vectors: usize, tile: &Tile) {
     // SAFETY: the caller's promise; each arm has at least `tile.rows` rows.
     unsafe {
+        if tile.spread.parts > 1 {
+            return compute_parts::<Four>(tile);
+        }
         match (vectors, tile.rows) {
             (1, 5..) => compute::<Four, 8, 1>(tile),
             (1, 2..) => compute::<Four, 4, 1>(tile),

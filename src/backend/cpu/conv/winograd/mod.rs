@@ -297,7 +297,7 @@ impl Winograd {
             Direction::InputGradient => {
                 for (tap, to) in room.chunks_exact_mut(rows * width).enumerate().take(TAPS) {
                     let from = &weights[((TAPS - 1 - tap) * self.destination.c + block.first) * rows..];
-                    pack_transposed(from, rows, rows, block.columns, to, width);
+                    pack_transposed(from, rows, rows, (0, block.columns), to, width);
                 }
                 (&*room, rows * width, width, 0)
             }
