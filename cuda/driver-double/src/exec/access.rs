@@ -171,13 +171,17 @@ impl Warp {
             Space::Shared => {
                 count_shared(&mut scene.counters.shared_loads, addresses, lanes, size);
                 let kind = if access.volatile { Kind::Volatile } else { Kind::Read };
-                let mut last = (u64::MAX, 0);
+                let mut places = [0; 32];
                 for l in each(lanes) {
-                    // Lanes that read what the lane before has read.
-                    if addresses[l] != last.0 {
-                        last = (addresses[l], scene.shared.check(l, self.number, addresses[l], size, kind)?);
-                    }
-                    let at = last.1;
+                    // What an earlier lane has read needs no second look: its neighbour, or the same column of a tile of lanes.
+                    let twin = [1, 8, 16]
+                        .into_iter()
+                        .find(|&d| l >= d && lanes >> (l - d) & 1 == 1 && addresses[l - d] == addresses[l]);
+                    let at = match twin {
+                        Some(d) => places[l - d],
+                        None => scene.shared.check(l, self.number, addresses[l], size, kind)?,
+                    };
+                    places[l] = at;
                     if access.volatile && scene.shared.untouched(at, size) {
                         return Err(Trouble::at(
                             l,

@@ -30,7 +30,7 @@ const CLIPPED_CHANNELS: usize = 8;
 const PARTIAL_LIMIT: usize = 1 << 20;
 
 /// The most work items; each has a window.
-const MAX_ITEMS: usize = 32;
+pub(super) const MAX_ITEMS: usize = 32;
 
 /// The most partial sums.
 const MAX_PARTIALS: usize = 16;
@@ -62,14 +62,14 @@ pub(super) struct WeightGradient {
 
 /// How the work is dealt: partial sums × row tiles × column tiles.
 #[derive(Clone, Copy, Debug)]
-struct Deal {
-    partials: usize,
-    by_row: usize,
-    by_block: usize,
+pub(super) struct Deal {
+    pub partials: usize,
+    pub by_row: usize,
+    pub by_block: usize,
 }
 
 impl Deal {
-    fn items(&self) -> usize {
+    pub(super) fn items(&self) -> usize {
         self.partials * self.by_row * self.by_block
     }
 }
@@ -117,7 +117,7 @@ impl WeightGradient {
 
     /// Partial sums that the memory limit and the number of units allow; independent of how the rest is dealt.
     fn most_partials(&self, n: usize) -> usize {
-        (PARTIAL_LIMIT / self.geometry.weight_len().max(1)).clamp(1, MAX_PARTIALS).min(self.units.count(n)).max(1)
+        most_partials(self.geometry.weight_len()).min(self.units.count(n)).max(1)
     }
 
     fn deal(&self, n: usize) -> Deal {
@@ -132,34 +132,18 @@ impl WeightGradient {
         Deal { partials, by_row, by_block }
     }
 
-    /// Floats of the partial sums; a single one is dw itself.
-    fn partial_len(&self, partials: usize) -> usize {
-        if partials > 1 { partials * self.geometry.weight_len() } else { 0 }
-    }
-
     /// Scratch floats for any n up to `max_n`.
     pub(super) fn scratch(&self, max_n: usize) -> usize {
         let windows = self.window_len(max_n) * MAX_ITEMS;
-        self.partial_len(self.most_partials(max_n)) + 16 + windows
+        partial_len(self.most_partials(max_n), self.geometry.weight_len()) + 16 + windows
     }
 
     pub(super) fn run(&self, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32], add: bool, scratch: &mut [f32]) {
-        if n == 0 || dw.is_empty() {
-            if !add {
-                dw.fill(0.0);
-            }
-            return;
-        }
         debug_assert!(scratch.len() >= self.scratch(n), "scratch: {} floats < {}", scratch.len(), self.scratch(n));
         let deal = self.deal(n);
-        let windows = self.window_len(n) * deal.items();
-        let (windows, rest) = aligned(scratch).split_at_mut(windows);
-        let partials = &mut rest[..self.partial_len(deal.partials)];
-        if deal.partials == 1 {
-            return self.sum_units(n, x, dy, dw, add, deal, windows);
-        }
-        self.sum_units(n, x, dy, partials, false, deal, windows);
-        add_partials(self.level, partials, dw, add);
+        run_in_partials(self.level, deal.partials, dw, add, scratch, |sums, add, windows| {
+            self.sum_units(n, x, dy, sums, add, deal, &mut windows[..self.window_len(n) * deal.items()]);
+        });
     }
 
     /// Fills the partial sums (`deal.partials` times the size of dw).
@@ -347,6 +331,34 @@ fn span_y(g: &ConvGeometry, range: Range<usize>) -> Span {
 /// Input columns under all output columns.
 fn span_x(g: &ConvGeometry) -> Span {
     Span { start: -(g.pad.1 as isize), len: (g.out_w - 1) * g.stride.1 + (g.kernel.1 - 1) * g.dilation.1 + 1 }
+}
+
+/// Partial sums of so many weights that the memory limit allows.
+pub(super) fn most_partials(weight_len: usize) -> usize {
+    (PARTIAL_LIMIT / weight_len.max(1)).clamp(1, MAX_PARTIALS)
+}
+
+/// Scratch floats of the partial sums, whole cache lines; a single one is dw itself.
+pub(super) fn partial_len(partials: usize, weight_len: usize) -> usize {
+    if partials > 1 { (partials * weight_len).next_multiple_of(16) } else { 0 }
+}
+
+/// Has `sum(sums, add, rest of the scratch)` fill the partial sums, `partials` times the size of dw, and adds them up.
+pub(super) fn run_in_partials(
+    level: Level,
+    partials: usize,
+    dw: &mut [f32],
+    add: bool,
+    scratch: &mut [f32],
+    sum: impl FnOnce(&mut [f32], bool, &mut [f32]),
+) {
+    let (sums, rest) = aligned(scratch).split_at_mut(partial_len(partials, dw.len()));
+    if partials == 1 {
+        return sum(dw, add, rest);
+    }
+    let sums = &mut sums[..partials * dw.len()];
+    sum(sums, false, rest);
+    add_partials(level, sums, dw, add);
 }
 
 /// `to` ← [`to` +] Σ of the partial sums, always in the same order.

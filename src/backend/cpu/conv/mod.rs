@@ -28,6 +28,7 @@ mod depthwise;
 mod dweight;
 mod pack;
 mod packed;
+mod pointwise;
 mod rows;
 mod tail;
 mod taps;
@@ -276,8 +277,11 @@ pub fn weight_gradient_scratch(level: Level, geometry: &ConvGeometry, max_n: usi
     if geometry.is_depthwise() {
         return depthwise::weight_gradient_scratch(geometry, max_n);
     }
-    match winograd::WeightGradient::new(level, geometry) {
-        Some(winograd) => winograd.scratch(max_n),
+    if let Some(winograd) = winograd::WeightGradient::new(level, geometry) {
+        return winograd.scratch(max_n);
+    }
+    match pointwise::WeightGradient::new(level, geometry) {
+        Some(pointwise) => pointwise.scratch(max_n),
         None => dweight::WeightGradient::new(level, geometry).scratch(max_n),
     }
 }
@@ -298,8 +302,17 @@ pub fn weight_gradient(
     if geometry.is_depthwise() {
         return depthwise::weight_gradient(level, geometry, n, x, dy, dw, add, scratch);
     }
-    match winograd::WeightGradient::new(level, geometry) {
-        Some(winograd) => winograd.run(n, x, dy, dw, add, scratch),
+    if n == 0 || dw.is_empty() {
+        if !add {
+            dw.fill(0.0);
+        }
+        return;
+    }
+    if let Some(winograd) = winograd::WeightGradient::new(level, geometry) {
+        return winograd.run(n, x, dy, dw, add, scratch);
+    }
+    match pointwise::WeightGradient::new(level, geometry) {
+        Some(pointwise) => pointwise.run(n, x, dy, dw, add, scratch),
         None => dweight::WeightGradient::new(level, geometry).run(n, x, dy, dw, add, scratch),
     }
 }

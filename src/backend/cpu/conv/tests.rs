@@ -53,6 +53,11 @@ const SHAPES: &[Shape] = &[
     (8, 9, 64, 40, (3, 3), (1, 1), (2, 2), (1, 1), 1),
     (8, 8, 200, 72, (3, 3), (1, 1), (1, 1), (1, 1), 1),
     (11, 10, 136, 224, (3, 3), (1, 1), (1, 1), (1, 1), 1),
+    // Products of matrices: whole chunks of pixels, rests of tiles on both sides, strides, several items in both directions.
+    (16, 16, 64, 64, (1, 1), (1, 1), (0, 0), (1, 1), 1),
+    (9, 8, 37, 35, (1, 1), (2, 3), (0, 0), (1, 1), 1),
+    (6, 7, 70, 580, (1, 1), (1, 1), (0, 0), (1, 1), 1),
+    (5, 6, 520, 129, (1, 1), (1, 2), (0, 0), (1, 1), 1),
 ];
 
 pub(super) fn geometry(shape: &Shape) -> ConvGeometry {
@@ -309,6 +314,8 @@ fn threads_do_not_change_a_bit() {
         ((9, 8, 48, 96, (3, 3), (1, 1), (1, 1), (1, 1), 1), 40),
         ((4, 4, 256, 264, (3, 3), (1, 1), (1, 1), (1, 1), 1), 30),
         ((8, 8, 96, 512, (1, 1), (1, 1), (0, 0), (1, 1), 1), 1),
+        ((12, 11, 66, 530, (1, 1), (1, 1), (0, 0), (1, 1), 1), 9),
+        ((7, 9, 512, 96, (1, 1), (1, 1), (0, 0), (1, 1), 1), 13),
     ];
     let pools = [1, 2, 5].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
     for level in levels_available() {

@@ -121,12 +121,6 @@ impl WeightGradient {
         add: bool,
         scratch: &mut [f32],
     ) {
-        if n == 0 {
-            if !add {
-                dw.fill(0.0);
-            }
-            return;
-        }
         debug_assert!(scratch.len() >= self.scratch(n), "scratch: {} floats < {}", scratch.len(), self.scratch(n));
         let (zeros, rest) = aligned(scratch).split_at_mut(self.source.c.max(self.output.c));
         zeros.fill(0.0);
