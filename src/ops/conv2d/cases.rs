@@ -46,6 +46,8 @@ pub fn cases() -> Vec<Case> {
         // Enough channels that a sum is cut into parts: between rows of taps, and within one.
         Case::new(Conv2d::square(5, 3, 1, 1), &[Shape::new(3, 2, 180)], 1),
         Case::new(Conv2d::square(6, 3, 1, 1), &[Shape::new(2, 3, 350)], 2),
+        // A product of matrices: enough channels that both are copied for the weights' gradient, and pixels for two copies.
+        Case::new(grouped(130, Window { stride: (1, 2), ..Window::square(1, 1, 0) }, 1), &[Shape::new(8, 9, 129)], 7),
         // Images that are cut into bands of rows, and enough pixels for partial sums of the bias's gradient.
         Case::new(grouped(3, tall, 1), &[Shape::new(67, 30, 33)], 1),
         Case::new(Conv2d::square(20, 1, 1, 0), &[Shape::new(58, 57, 2)], 2),

@@ -1,6 +1,7 @@
 //! The tile with AVX2 and FMA: 8 floats per vector; 12 sums, 2 columns, a broadcast and the mask fill the 16 registers.
 
-use super::{Tile, Vector, compute, compute_parts, compute_row};
+use super::row::compute_row;
+use super::{Tile, Vector, compute, compute_parts};
 use std::arch::x86_64::*;
 
 // SAFETY: AVX, AVX2 and FMA instructions, only reached through `run` of this module.

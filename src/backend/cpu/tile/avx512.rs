@@ -1,6 +1,7 @@
 //! The tile with AVX-512: 16 floats per vector; 24 sums, 3 columns and a broadcast in 32 registers.
 
-use super::{Tile, Vector, compute, compute_parts, compute_row};
+use super::row::compute_row;
+use super::{Tile, Vector, compute, compute_parts};
 use std::arch::x86_64::*;
 
 // SAFETY: AVX-512 F instructions, only reached through `run` of this module.

@@ -1,6 +1,7 @@
 //! The tile on any machine: four floats in an array, which compilers turn into one SSE2 or NEON register.
 
-use super::{Tile, Vector, compute, compute_parts, compute_row};
+use super::row::compute_row;
+use super::{Tile, Vector, compute, compute_parts};
 
 #[derive(Clone, Copy)]
 #[repr(align(16))]
