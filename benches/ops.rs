@@ -16,8 +16,8 @@ use handgrad::graph::Shape;
 use handgrad::ops::cases::Case;
 use handgrad::ops::{
     Activation, AdaptivePool, Add, AvgPool, Backward, BatchNorm, Blur, ChannelScale, ChannelShuffle, Concat, Conv2d,
-    ConvNormAct, ConvTwist, DropPath, Dropout, Flatten, Forward, Grad, Linear, MaxPool, OpSpec, ParamGrad, Product,
-    Reduce, Residual, Scale, SelfAttention, SoftmaxCrossEntropy, Twist, Window, all_cases,
+    ConvNormAct, ConvTwist, DropPath, Dropout, Flatten, Forward, Grad, Linear, MaxPool, NormAct, OpSpec, ParamGrad,
+    Product, Reduce, Residual, Scale, SelfAttention, SoftmaxCrossEntropy, Twist, Window, all_cases,
 };
 use handgrad::rng::Key;
 use machine::{Floor, Machine, Samples};
@@ -36,7 +36,10 @@ fn cases() -> Vec<Case> {
         last: Some(Activation::Relu),
         ..ConvNormAct::new(Product::Conv2d(Conv2d::square(64, 3, 1, 1).no_bias()))
     };
+    let norm_act = |add, act| NormAct { norm: BatchNorm::running(), add, act };
     vec![
+        case(norm_act(false, Activation::Relu), &[first], 256),
+        case(norm_act(true, Activation::Mish), &[first; 2], 256),
         case(Activation::Relu, &[first], 256),
         case(Activation::LeakyRelu { slope: 0.1 }, &[first], 256),
         case(Activation::GeneralRelu { leak: 0.1, sub: 0.4, maxv: Some(6.0) }, &[first], 256),
@@ -55,6 +58,7 @@ fn cases() -> Vec<Case> {
         case(Conv2d::square(32, 3, 1, 1).no_bias(), &[second], 256),
         case(Conv2d::square(256, 3, 1, 1).no_bias(), &[last], 256),
         case(Conv2d::square(256, 1, 1, 0).no_bias(), &[Shape::new(32, 32, 64)], 32),
+        case(Conv2d::square(256, 1, 1, 0).no_bias(), &[Shape::new(8, 8, 1024)], 32),
         case(grouped(128, 32), &[Shape::new(32, 32, 64)], 32),
         case(grouped(64, 64), &[Shape::new(16, 16, 64)], 256),
         case(MaxPool { window: Window::square(3, 2, 1), ceil: false }, &[Shape::new(64, 64, 64)], 32),

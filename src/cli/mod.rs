@@ -30,7 +30,7 @@ Examples:
   handgrad train                                  train the quick-start net on the built-in images
   handgrad recipes                                list the built-in experiments
   handgrad train cifar10-resnet --data cifar10.hgd --seed 1
-  handgrad eval runs/quickstart/model.safetensors --data cifar10.hgd
+  handgrad eval runs/photos/model.safetensors --data photos.hgd
   handgrad predict runs/quickstart/model.safetensors photos/";
 
 /// Trains and runs image classifiers: hand-derived gradients, no framework, one binary.

@@ -101,7 +101,9 @@ fn tensor_cores_are_asked_for_and_only_where_they_are() {
     let turing = ["--precision tf32", "cuda:0", "compute capability 7.5", "8.0 or later", "--precision f32"];
     if !on_a_gpu() {
         fails(train, "75", 1, &turing);
-        fails("bench tiny.toml --backend cuda --precision tf32", "75", 1, &turing);
+        for command in ["bench tiny.toml", "estimate tiny.toml --steps 1", "lr-find tiny.toml --rule e1"] {
+            fails(&format!("{command} --backend cuda --precision tf32"), "75", 1, &turing);
+        }
     }
     fails("train tiny.toml --precision tf32 --out cpu", "80", 2, &["tf32", "f32 with --backend cpu", "--backend cuda"]);
     fails(
@@ -112,8 +114,10 @@ fn tensor_cores_are_asked_for_and_only_where_they_are() {
     );
     fails("bench tiny.toml --compare cpu,reference --precision tf32", "80", 2, &["tf32", "f32 with --backend cpu"]);
 
-    let output = handgrad(place.path(), train);
-    assert!(output.status.success(), "{}", text(&output));
+    for command in [train, "estimate tiny.toml --steps 1 --backend cuda --precision tf32"] {
+        let output = handgrad(place.path(), command);
+        assert!(output.status.success(), "{command}: {}", text(&output));
+    }
     let recipe = std::fs::read_to_string(place.path().join("tf32/recipe.toml")).unwrap();
     assert!(recipe.contains("precision = \"tf32\""), "{recipe}");
     fails("train --out tf32 --resume --backend cpu", "80", 2, &["tf32", "f32 with --backend cpu"]);
