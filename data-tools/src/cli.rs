@@ -272,6 +272,11 @@ fn report_json(dataset: &Dataset, report: &Report) -> Value {
 fn run_inspect(args: InspectArgs) -> Result<()> {
     let dataset = Dataset::open(&args.file)?;
     if let Some(path) = &args.grid {
+        if let (Ok(dataset), Ok(grid)) = (args.file.canonicalize(), path.canonicalize())
+            && dataset == grid
+        {
+            return Err(Error::new(ErrorKind::Usage, "--grid", "the dataset itself").expected("another file"));
+        }
         inspect::write_png(&inspect::grid(&dataset)?, path)?;
     }
     if args.json { print_json(&inspect::json(&dataset)?) } else { print(&inspect::text(&dataset)?) }

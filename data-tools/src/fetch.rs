@@ -106,7 +106,7 @@ const MAX_BYTES: u64 = 16 << 30;
 pub fn fetch(request: &Request) -> Result<Fetched> {
     if request.file.exists() {
         let (bytes, md5) = md5_of(&request.file)?;
-        if md5 == request.md5 {
+        if md5.eq_ignore_ascii_case(&request.md5) {
             return Ok(Fetched { bytes, downloaded: 0 });
         }
         return Err(Error::new(ErrorKind::Format, request.file.display(), format!("there already, with MD5 {md5}"))
@@ -116,7 +116,7 @@ pub fn fetch(request: &Request) -> Result<Fetched> {
     let part = part_of(&request.file);
     let downloaded = download(request, &part)?;
     let (bytes, md5) = md5_of(&part)?;
-    if md5 != request.md5 {
+    if !md5.eq_ignore_ascii_case(&request.md5) {
         std::fs::remove_file(&part).map_err(|e| Error::io(&part, &e))?;
         return Err(Error::new(ErrorKind::Format, &request.url, format!("MD5 {md5} of {bytes} bytes"))
             .expected(&request.md5)
@@ -167,14 +167,17 @@ fn download(request: &Request, part: &Path) -> Result<u64> {
     let agent = Agent::new_with_config(config.build());
     let mut file =
         OpenOptions::new().create(true).truncate(false).write(true).open(part).map_err(|e| Error::io(part, &e))?;
-    let (mut downloaded, mut tries, mut pause) = (0, 0, request.pause);
+    let len_of = |file: &File| file.metadata().map(|metadata| metadata.len()).map_err(|e| Error::io(part, &e));
+    let (mut downloaded, mut tries, mut pause, mut furthest) = (0, 0, request.pause, len_of(&file)?);
     loop {
-        let before = downloaded;
         match one_try(&agent, request, &mut file, part, &mut downloaded) {
             Ok(()) => return Ok(downloaded),
             Err(Failure::Final(e)) => return Err(e),
             Err(Failure::Passing(e)) => {
-                (tries, pause) = if downloaded > before { (0, request.pause) } else { (tries + 1, pause) };
+                // What a server sends anew, because it knows no ranges, is no progress.
+                let len = len_of(&file)?;
+                (tries, pause) = if len > furthest { (0, request.pause) } else { (tries + 1, pause) };
+                furthest = furthest.max(len);
                 if tries >= TRIES {
                     return Err(e.hint("run the same command again: it goes on where it stopped"));
                 }

@@ -109,7 +109,7 @@ fn steps_of(recipe: &Recipe) -> Option<u64> {
         let path = locate(name, None, |_| ()).ok()?;
         Dataset::open(&path).ok()?.split(Split::Train).len()
     };
-    let batch = recipe.data.batch as usize;
+    let batch = (recipe.data.batch as usize).min(images).max(1);
     let batches = if recipe.data.drop_last { images / batch } else { images.div_ceil(batch) };
     Some(batches.div_ceil(recipe.optimizer.accumulate as usize) as u64).filter(|&steps| steps > 0)
 }

@@ -63,7 +63,7 @@ impl Spread {
 }
 
 pub(super) fn run(args: &Args, runs: u32, stop: &AtomicBool) -> Result<()> {
-    let (folder, recipe) = prepare(args)?;
+    let (folder, recipe) = prepare(args, runs)?;
     let path_of = |seed: u64| folder.join(format!("seed-{seed}"));
     let first = path_of(recipe.train.seed);
     let begun = if args.resume { Environment::read(&first.join("run.json"))? } else { None };
@@ -72,12 +72,12 @@ pub(super) fn run(args: &Args, runs: u32, stop: &AtomicBool) -> Result<()> {
     let mut before: Option<PathBuf> = None;
     for i in 0..runs {
         let mut recipe = recipe.clone();
-        recipe.train.seed = recipe.train.seed.saturating_add(i.into());
+        recipe.train.seed += u64::from(i);
         let seed = recipe.train.seed;
         let reused = before.take().filter(|_| args.runs_reuse).map(|file| FirstWeights { file, new_head: false });
         let from = reused.or_else(|| from.clone());
         let (model, report) = one(args, recipe, &path_of(seed), from, stop).map_err(|e| {
-            if !first.exists() {
+            if !args.resume && !first.exists() {
                 // Nothing came of it; it fails where there is more in the folder, and that is right.
                 let _ = std::fs::remove_file(folder.join(RECIPE)).and_then(|()| std::fs::remove_dir(&folder));
             }
@@ -123,16 +123,18 @@ pub(super) fn run(args: &Args, runs: u32, stop: &AtomicBool) -> Result<()> {
 }
 
 /// The folder of the runs and their recipe: new ones, or those to go on with.
-fn prepare(args: &Args) -> Result<(PathBuf, Recipe)> {
+fn prepare(args: &Args, runs: u32) -> Result<(PathBuf, Recipe)> {
     if args.resume {
         let folder = args.out.clone().ok_or_else(|| {
             let e = Error::new(ErrorKind::Usage, "--resume", "without --out");
             e.expected("the folder of the runs").hint("--runs N --resume needs --out DIR")
         })?;
         let recipe = args.saved_recipe(&folder.join(RECIPE))?;
+        check_seeds(&recipe, runs)?;
         return Ok((folder, recipe));
     }
     let recipe = args.recipe(args.recipe.as_deref().unwrap_or("quickstart"))?;
+    check_seeds(&recipe, runs)?;
     let folder = RunFolder::for_several(args.out.as_deref(), &recipe.name);
     if folder.join(RECIPE).exists() || folder.join("recipe.toml").exists() {
         let e = Error::new(ErrorKind::Usage, folder.display(), "the folder already holds runs");
@@ -141,6 +143,15 @@ fn prepare(args: &Args) -> Result<(PathBuf, Recipe)> {
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, &e))?;
     write(&folder.join(RECIPE), &recipe.to_toml()?)?;
     Ok((folder, recipe))
+}
+
+/// A recipe's file holds no seed from 2⁶³ on.
+fn check_seeds(recipe: &Recipe, runs: u32) -> Result<()> {
+    let seed = recipe.train.seed;
+    match seed.checked_add(runs.into()) {
+        Some(end) if end <= i64::MAX as u64 => Ok(()),
+        _ => Err(Error::new(ErrorKind::Usage, "--seed", seed).expected(format!("{runs} seeds below 2^63"))),
+    }
 }
 
 /// One of the runs, unless it is done: its model's file and what it came to.

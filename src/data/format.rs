@@ -192,6 +192,9 @@ pub(crate) fn check_classes(classes: &[String], subject: &str) -> Result<()> {
             return Err(Error::new(ErrorKind::Format, subject, format!("the class {name:?} twice")));
         }
     }
+    if u32::try_from(Header::len_for(classes)).is_err() {
+        return Err(Error::new(ErrorKind::Format, subject, "class names of more than 4 GB").expected("shorter ones"));
+    }
     Ok(())
 }
 

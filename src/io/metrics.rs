@@ -52,7 +52,7 @@ fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Err
 pub fn append(path: impl AsRef<Path>, metrics: &EpochMetrics) -> Result<()> {
     let path = path.as_ref();
     let io = |e: std::io::Error| Error::io(path, &e);
-    let is_new = !path.exists();
+    let is_new = !path.try_exists().map_err(io)?;
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
     let whole = whole_lines(&read_capped(path, &mut file)?).len() as u64;
     file.set_len(whole).map_err(io)?;
@@ -90,7 +90,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<EpochMetrics>> {
 /// As [`read`], and `Io` if the shorter file cannot be written.
 pub fn truncate_to_epoch(path: impl AsRef<Path>, epoch: u64) -> Result<Vec<EpochMetrics>> {
     let path = path.as_ref();
-    if !path.exists() {
+    if !path.try_exists().map_err(|e| Error::io(path, &e))? {
         return Ok(Vec::new());
     }
     let kept: Vec<EpochMetrics> = read(path)?.into_iter().filter(|m| m.epoch <= epoch).collect();

@@ -155,7 +155,7 @@ pub(super) fn load<E: Real>(
     ema: Option<&mut Ema<E>>,
 ) -> Result<Option<(Progress, Moments<E>)>> {
     let path = job.folder.checkpoint();
-    if !path.exists() {
+    if !path.try_exists().map_err(|e| Error::io(&path, &e))? {
         return Ok(None);
     }
     let file = model_file::load(&path)?;

@@ -55,7 +55,7 @@ impl Environment {
     /// # Errors
     /// Kind [`ErrorKind::Io`] where it is unreadable, [`ErrorKind::Format`] where it is something else.
     pub fn read(path: &Path) -> Result<Option<Self>> {
-        if !path.exists() {
+        if !path.try_exists().map_err(|e| Error::io(path, &e))? {
             return Ok(None);
         }
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, &e))?;

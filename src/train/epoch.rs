@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::board::Step;
-use super::{Event, Totals, Trainer, checkpoint, evaluate};
+use super::{Event, Totals, Trainer, checkpoint, evaluate, images_in_group};
 use crate::Result;
 use crate::backend::Backend;
 use crate::engine::Accumulate;
@@ -50,7 +50,7 @@ impl<B: Backend> Trainer<'_, B> {
         while let Some(batch) = epoch.next().transpose()? {
             let in_group = self.progress.batch % accumulate;
             if in_group == 0 {
-                pending = self.images_in_group(self.progress.batch, accumulate);
+                pending = images_in_group(&self.train, self.progress.batch, accumulate);
             }
             let step_of_run = self.step() + u64::from(in_group == 0);
             if let Some(board) = self.board.as_mut().filter(|_| self.progress.batch == 0) {
@@ -139,13 +139,6 @@ impl<B: Backend> Trainer<'_, B> {
             });
         }
         Ok(())
-    }
-
-    /// The images of the optimizer step that starts with batch `first`.
-    fn images_in_group(&self, first: usize, accumulate: usize) -> usize {
-        let images = self.train.images_per_epoch();
-        let batch = self.train.config().batch.min(images);
-        (images - first * batch).min(accumulate * batch)
     }
 
     /// A checkpoint where the clock or a signal asks for one.

@@ -33,19 +33,18 @@ impl RunFolder {
     /// [`ErrorKind::Io`] where it cannot be made.
     pub fn create(out: Option<&Path>, name: &str) -> Result<Self> {
         if let Some(path) = out {
-            let taken = |folder: &RunFolder| folder.recipe().exists();
             let used = || {
                 let e = Error::new(ErrorKind::Usage, path.display(), "the folder already holds a run");
                 e.expected("a new folder").hint("--resume continues that run; another --out starts a new one")
             };
-            let folder = Some(RunFolder::at(path)).filter(|folder| !taken(folder)).ok_or_else(used)?;
+            let folder = Some(RunFolder::at(path)).filter(|folder| !folder.is_taken()).ok_or_else(used)?;
             let folder = folder.make()?.locked()?;
             // Another process may have begun a run, and ended, since the first look.
-            return Some(folder).filter(|folder| !taken(folder)).ok_or_else(used);
+            return Some(folder).filter(|folder| !folder.is_taken()).ok_or_else(used);
         }
-        for folder in numbered(name).filter(|folder| !folder.recipe().exists()) {
+        for folder in numbered(name).filter(|folder| !folder.is_taken()) {
             match folder.make()?.locked() {
-                Ok(folder) if !folder.recipe().exists() => return Ok(folder),
+                Ok(folder) if !folder.is_taken() => return Ok(folder),
                 Err(e) if e.kind() != ErrorKind::Usage => return Err(e),
                 // Another process was faster: the next number.
                 _ => {}
@@ -76,6 +75,11 @@ impl RunFolder {
 
     fn at(path: &Path) -> Self {
         RunFolder { path: path.to_owned(), _lock: None }
+    }
+
+    /// Whether there is anything of a run that a new one would overwrite.
+    fn is_taken(&self) -> bool {
+        [self.recipe(), self.checkpoint(), self.metrics(), self.last(), self.result()].iter().any(|file| file.exists())
     }
 
     fn make(self) -> Result<Self> {

@@ -259,6 +259,13 @@ pub fn train_config(recipe: &Recipe, dataset: &Dataset) -> LoaderConfig {
     }
 }
 
+/// The images of the optimizer step that starts with batch `first` of an epoch; none behind the last.
+fn images_in_group(train: &Loader, first: usize, accumulate: usize) -> usize {
+    let images = train.images_per_epoch();
+    let batch = train.config().batch.min(images);
+    images.saturating_sub(first * batch).min(accumulate * batch)
+}
+
 /// The optimizer of a recipe for a model's parameters.
 ///
 /// # Errors
@@ -275,7 +282,9 @@ impl<'a, B: Backend> Trainer<'a, B> {
             Setup::new(&job.recipe, &job.dataset, true)?;
         engine.keep_on_device(true);
         // A checkpoint has all of it, and the file that the run began with may be gone.
-        let begins = !(job.resume && job.folder.checkpoint().exists());
+        let checkpoint = job.folder.checkpoint();
+        let saved = checkpoint.try_exists().map_err(|e| Error::io(&checkpoint, &e))?;
+        let begins = !(job.resume && saved);
         if let Some(FirstWeights { file, new_head }) = job.from.as_ref().filter(|_| begins) {
             model_file::load_weights(file)?.fill(&graph, engine.params_mut(), *new_head)?;
             ema = job.recipe.train.ema.map(|decay| Ema::new(decay, engine.params())).transpose()?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::evaluate::Feed;
 use super::lsuv::{self, first_images, lsuv};
-use super::{Setup, optimizer, train_config, whiten};
+use super::{Setup, images_in_group, optimizer, train_config, whiten};
 use crate::backend::Backend;
 use crate::data::Dataset;
 use crate::engine::Accumulate;
@@ -43,19 +43,19 @@ pub(super) fn walk<B: Backend>(
     let mut optimizer = optimizer(&recipe.optimizer, setup.engine.params())?;
     let mut feed = Feed::<B>::default();
     let (mut epochs, mut step) = (0, 0);
+    let accumulate = recipe.optimizer.accumulate as usize;
     loop {
-        let mut batches = setup.train.epoch(epochs, 0)?;
+        let (mut batches, mut batch) = (setup.train.epoch(epochs, 0)?, 0);
         loop {
-            // All batches of one step first: a gradient is divided by the images of all.
-            let group = batches.by_ref().take(recipe.optimizer.accumulate as usize).collect::<Result<Vec<_>>>()?;
-            if group.is_empty() {
-                break;
-            }
-            let images: usize = group.iter().map(|batch| batch.targets().dim().0).sum();
-            let mut loss = Some(0.0);
-            for (i, batch) in group.iter().enumerate() {
-                let (x, targets) = feed.views(batch);
-                match setup.engine.train_micro_step(x, targets, Accumulate { total: images, add: i > 0 }) {
+            // A gradient is divided by the images of all batches of its step.
+            let images = images_in_group(&setup.train, batch, accumulate);
+            let (mut loss, before) = (Some(0.0), batch);
+            for part in batches.by_ref().take(accumulate) {
+                let part = part?;
+                let (x, targets) = feed.views(&part);
+                let share = Accumulate { total: images, add: batch > before };
+                batch += 1;
+                match setup.engine.train_micro_step(x, targets, share) {
                     Ok(outcome) => {
                         let share = outcome.loss * outcome.images as f64 / images as f64;
                         loss = loss.map(|loss| loss + share);
@@ -63,6 +63,9 @@ pub(super) fn walk<B: Backend>(
                     Err(e) if e.kind() == ErrorKind::NonFinite => loss = None,
                     Err(e) => return Err(e),
                 }
+            }
+            if batch == before {
+                break;
             }
             let Some(rates) = rates(&setup, Reached { step, loss, images }) else {
                 setup.engine.fetch()?;

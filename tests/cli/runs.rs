@@ -119,6 +119,10 @@ fn a_folder_with_a_run_is_never_overwritten() {
     let before = place.model("a");
     place.fails("train tiny.toml --epochs 1 --seed 5 --out a", 2, &["a", "already holds a run", "--resume"]);
     assert_eq!(place.model("a"), before);
+    // Nor is what is left of one.
+    std::fs::remove_file(place.path("a/recipe.toml")).unwrap();
+    place.fails("train tiny.toml --epochs 1 --out a", 2, &["a", "already holds a run"]);
+    assert_eq!((place.model("a"), place.metrics("a").len()), (before, 1));
 }
 
 #[test]
@@ -194,6 +198,7 @@ fn several_runs_report_mean_and_spread() {
     place.fails("train tiny.toml --runs 2 --resume", 2, &["--resume", "--out"]);
     place.fails("train tiny.toml --runs 2 --seed 1 --out all --resume", 2, &["another recipe"]);
     place.fails("train tiny.toml --runs 0", 2, &["--runs"]);
+    place.fails("train tiny.toml --runs 2 --seed 9223372036854775806", 2, &["--seed", "below 2^63"]);
     place.fails("train tiny.toml --runs-reuse", 2, &["--runs"]);
     place.fails("train tiny.toml --set model.name=convnet9 --runs 2 --out none", 2, &["convnet9"]);
     assert!(!place.path("none").exists());

@@ -15,8 +15,15 @@ use super::cifar::{Cifar, Files, Version};
 use super::layout::{Layout, Place, Survey};
 use super::{Image, Item, Sink, Source, unknown_layout};
 
-/// Bytes of a long name at most.
+/// Bytes of the header that holds a long name at most.
 const MAX_NAME: u64 = 64 << 10;
+
+/// Bytes and folders of a path at most: more than any system makes.
+const MAX_PATH: usize = 4096;
+const MAX_DEPTH: usize = 64;
+
+/// Bytes of all paths of an archive at most (1 GB): those of ten million files.
+const MAX_PATHS: usize = 1 << 30;
 
 /// What `archive` holds: CIFAR's files, or folders of images.
 pub(crate) fn open(archive: &Path, valid: Option<&str>) -> Result<Box<dyn Source>> {
@@ -64,8 +71,13 @@ fn find_cifar(paths: &[Vec<String>]) -> Option<(Vec<String>, Version)> {
 
 /// The paths of all files in an archive, in its order.
 fn list(archive: &Path) -> Result<Vec<Vec<String>>> {
-    let mut paths = Vec::new();
+    let (mut paths, mut bytes) = (Vec::new(), 0);
     for_each_file(archive, |path, _, _| {
+        bytes += path.iter().map(|part| size_of::<String>() + part.len()).sum::<usize>();
+        if bytes > MAX_PATHS {
+            let e = Error::new(ErrorKind::Format, archive.display(), "more files than a dataset can have");
+            return Err(e.expected(format!("paths of {MAX_PATHS} bytes at most")));
+        }
         paths.push(path);
         Ok(())
     })?;
@@ -134,6 +146,10 @@ fn for_each_file(archive: &Path, mut visit: impl FnMut(Vec<String>, u64, &mut dy
             }
             EntryType::Regular | EntryType::Continuous => {
                 let name = long_name.take().unwrap_or_else(|| entry.path_bytes().into_owned());
+                let depth = name.iter().filter(|&&b| b == b'/').count();
+                if name.len() > MAX_PATH || depth > MAX_DEPTH {
+                    return Err(broken(&format!("a path of {} bytes, {depth} folders deep", name.len())));
+                }
                 visit(parts_of(&name), size, &mut entry)?;
             }
             EntryType::GNULongLink | EntryType::XGlobalHeader => {}

@@ -18,6 +18,9 @@ pub use decode::{Fit, Resize, decode};
 pub use pipeline::Report;
 use pipeline::Sink;
 
+/// Bytes of an image at most; no larger one is decoded either.
+const MAX_IMAGE: u64 = 512 << 20;
+
 /// How to convert.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -79,6 +82,18 @@ pub(crate) trait Source {
 /// [`ErrorKind::Usage`] if `source` has no known layout, [`ErrorKind::Format`] for broken files (with `strict` the
 /// first one; always for a broken batch of CIFAR) or if no image is left, [`ErrorKind::Io`].
 pub fn convert(source: &Path, out: &Path, options: &Options) -> Result<Report> {
+    if let Resize::Exact { height, width, .. } = options.resize
+        && u64::from(height) * u64::from(width) * 3 > MAX_IMAGE
+    {
+        let found = format!("{height}x{width} pixels");
+        return Err(Error::new(ErrorKind::Usage, "--size", found).expected("at most 512 MB for each image"));
+    }
+    if let (Ok(from), Ok(to)) = (source.canonicalize(), out.canonicalize())
+        && from == to
+    {
+        let e = Error::new(ErrorKind::Usage, out.display(), "the source itself");
+        return Err(e.expected("another file").hint("the dataset would take the place of what it is made of"));
+    }
     let mut source = open(source, options)?;
     let mut progress = if options.quiet { Progress::silent() } else { Progress::new(Unit::Images, source.total(), 0) };
     for note in source.notes() {

@@ -164,7 +164,12 @@ impl<'a> Machine<'a> {
 
     fn step(&mut self, opcode: u8) -> Step {
         match opcode {
-            b'(' => self.marks.push(self.stack.len()),
+            b'(' => {
+                if self.marks.len() >= MAX_VALUES {
+                    return Err(format!("more than {MAX_VALUES} marks"));
+                }
+                self.marks.push(self.stack.len());
+            }
             b'N' => self.push(Value::None)?,
             0x88 => self.push(Value::Bool(true))?,
             0x89 => self.push(Value::Bool(false))?,
@@ -339,6 +344,8 @@ impl<'a> Machine<'a> {
 
     fn items_of(&self, tuple: Id) -> Step<Vec<&Value<'a>>> {
         match &self.values[tuple as usize] {
+            // None of the calls and states there are has more.
+            Value::Tuple(items) if items.len() > 8 => Err(format!("{} arguments", items.len())),
             Value::Tuple(items) => Ok(items.iter().map(|&id| &self.values[id as usize]).collect()),
             _ => Err("arguments that are no tuple".into()),
         }

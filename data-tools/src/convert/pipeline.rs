@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::time::Instant;
+use std::vec::IntoIter;
 
 use handgrad::data::{DatasetWriter, Split};
 use handgrad::{Error, ErrorKind, Result};
@@ -9,7 +10,8 @@ use image::RgbImage;
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::{Image, Item, Options, decode};
+use super::decode::{self, Resize};
+use super::{Image, Item, Options};
 use crate::progress::Progress;
 
 /// Names of skipped files kept for the report; all are counted and shown.
@@ -37,6 +39,8 @@ pub(crate) struct Sink<'a> {
     /// Items to decode, and the weight they have.
     group: Vec<Item>,
     weight: usize,
+    /// Bytes that the group's items hold.
+    held: usize,
     /// Decoded items to write.
     decoded: Vec<Decoded>,
     report: Report,
@@ -48,6 +52,9 @@ type Decoded = (Item, Result<RgbImage, String>);
 /// A group is full at this weight per thread: eight files of any size, or a thousand CIFAR images.
 const FULL: usize = 8 * FILE;
 const FILE: usize = 128;
+
+/// A group is also full when it holds so many bytes (512 MB), before it is decoded or behind it.
+const HELD: usize = 512 << 20;
 
 impl<'a> Sink<'a> {
     pub fn create(
@@ -68,6 +75,7 @@ impl<'a> Sink<'a> {
             progress,
             group: Vec::new(),
             weight: 0,
+            held: 0,
             decoded: Vec::new(),
             report: Report::default(),
             started: Instant::now(),
@@ -76,34 +84,44 @@ impl<'a> Sink<'a> {
 
     /// Takes one more item.
     pub fn push(&mut self, item: Item) -> Result<()> {
-        self.weight += if matches!(item.image, Image::Pixels { .. }) { 1 } else { FILE };
-        self.group.push(item);
-        if self.weight >= FULL * self.pool.current_num_threads() { self.next_group() } else { Ok(()) }
+        self.hold(item);
+        while self.weight >= FULL * self.pool.current_num_threads() || self.held >= HELD {
+            self.next_group()?;
+        }
+        Ok(())
     }
 
-    /// Decodes the group that came in while the one before is written.
+    fn hold(&mut self, item: Item) {
+        let (weight, bytes) = match &item.image {
+            Image::Pixels { pixels, .. } => (1, pixels.len()),
+            Image::Bytes(bytes) => (FILE, bytes.len()),
+            Image::File(_) | Image::Unusable(_) => (FILE, 0),
+        };
+        self.weight += weight;
+        self.held += bytes;
+        self.group.push(item);
+    }
+
+    /// Decodes the group that came in, or as much of it as may wait, while the one before is written.
     fn next_group(&mut self) -> Result<()> {
         let (group, ready) = (std::mem::take(&mut self.group), std::mem::take(&mut self.decoded));
-        self.weight = 0;
-        let resize = self.options.resize;
-        let decode = || -> Vec<Decoded> {
-            let load = |item: Item| {
-                let image = decode::load(&item.image, resize);
-                (Item { image: Image::Unusable(String::new()), ..item }, image)
-            };
-            group.into_par_iter().map(load).collect()
-        };
+        (self.weight, self.held) = (0, 0);
+        let (resize, threads) = (self.options.resize, self.pool.current_num_threads());
         let (writer, report, progress, strict) =
             (&mut self.writer, &mut self.report, &mut *self.progress, self.options.strict);
-        let (decoded, written) = self.pool.join(decode, || write(writer, report, progress, strict, ready));
+        let ((decoded, left), written) = self
+            .pool
+            .join(|| decode_some(group, resize, threads, HELD), || write(writer, report, progress, strict, ready));
         self.decoded = decoded;
+        left.for_each(|item| self.hold(item));
         written
     }
 
     /// Writes what is left and finishes the file.
     pub fn finish(mut self) -> Result<Report> {
-        self.next_group()?;
-        self.next_group()?;
+        while !(self.group.is_empty() && self.decoded.is_empty()) {
+            self.next_group()?;
+        }
         let Sink { writer, mut report, started, .. } = self;
         if writer.is_empty() && report.skipped > 0 {
             return Err(Error::new(ErrorKind::Format, "convert", "no usable image")
@@ -113,6 +131,27 @@ impl<'a> Sink<'a> {
         report.seconds = started.elapsed().as_secs_f64();
         Ok(report)
     }
+}
+
+/// Decodes items in parallel until their pixels take `most` bytes, but at least one for each thread; and the items left over.
+fn decode_some(group: Vec<Item>, resize: Resize, threads: usize, most: usize) -> (Vec<Decoded>, IntoIter<Item>) {
+    let load = |item: Item| {
+        let image = decode::load(&item.image, resize);
+        (Item { image: Image::Unusable(String::new()), ..item }, image)
+    };
+    let (mut items, mut decoded, mut bytes, mut largest) = (group.into_iter(), Vec::new(), 0, 0);
+    while bytes < most && items.len() > 0 {
+        // As many as fit if none is larger than those so far.
+        let count = (most - bytes).checked_div(largest).unwrap_or(0).max(threads);
+        let some: Vec<Item> = items.by_ref().take(count).collect();
+        let some: Vec<Decoded> = some.into_par_iter().map(load).collect();
+        for (_, image) in &some {
+            let size = image.as_ref().map_or(0, |image| image.as_raw().len());
+            (bytes, largest) = (bytes + size, size.max(largest));
+        }
+        decoded.extend(some);
+    }
+    (decoded, items)
 }
 
 fn write(
@@ -145,4 +184,27 @@ fn write(
         progress.advance(1);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_images_wait_for_their_turn() {
+        let item = |i: u32| {
+            let image = Image::Pixels { height: 2, width: 2, pixels: vec![i as u8; 12] };
+            Item { split: Split::Train, label: i, name: String::new(), image }
+        };
+        let labels = |most: usize| -> (Vec<u32>, Vec<u32>) {
+            let (decoded, left) = decode_some((0..10).map(item).collect(), Resize::Keep, 2, most);
+            assert!(decoded.iter().all(|(_, image)| image.is_ok()));
+            (decoded.iter().map(|(item, _)| item.label).collect(), left.map(|item| item.label).collect())
+        };
+        // Two for the two threads, then what fits, but always as many as there are threads.
+        assert_eq!(labels(1), ((0..2).collect(), (2..10).collect()));
+        assert_eq!(labels(30), ((0..4).collect(), (4..10).collect()));
+        assert_eq!(labels(72), ((0..6).collect(), (6..10).collect()));
+        assert_eq!(labels(1000), ((0..10).collect(), Vec::new()));
+    }
 }

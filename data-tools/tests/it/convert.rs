@@ -150,6 +150,10 @@ fn sizes_are_made_as_asked() {
     assert_eq!(size(Resize::MaxSide(20)), (None, 15, 20));
     for fit in [Fit::Squash, Fit::Crop] {
         assert_eq!(size(Resize::Exact { height: 24, width: 48, fit }), (Some((24, 48)), 24, 48));
+        // 12 GB for each image.
+        let resize = Resize::Exact { height: 65_535, width: 65_535, fit };
+        let error = convert(&root, &out, &Options { resize, ..quiet() }).unwrap_err();
+        assert!(error.kind() == ErrorKind::Usage && error.to_string().contains("--size"), "{error}");
     }
 }
 
@@ -215,6 +219,15 @@ fn names_beyond_a_hundred_bytes_are_read_from_archives() {
     tar_gz(&root, "p", &archive);
     assert_eq!(convert(&archive, &out, &quiet()).unwrap().written, [1, 1]);
     assert_eq!(Dataset::open(&out).unwrap().classes(), [long]);
+    // An archive in whose place the dataset would come.
+    let before = fs::read(&archive).unwrap();
+    assert_eq!(convert(&archive, &archive, &quiet()).unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(fs::read(&archive).unwrap(), before);
+    // Deeper than any folder of images.
+    write(&root.join("a/".repeat(70)).join("x.png"), &image);
+    tar_gz(&root, "p", &archive);
+    let error = convert(&archive, &out, &quiet()).unwrap_err();
+    assert!(error.to_string().contains("folders deep"), "{error}");
 }
 
 #[test]

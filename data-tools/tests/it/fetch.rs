@@ -21,6 +21,8 @@ pub enum Manner {
     Breaks(usize),
     /// Ignores the range and sends everything.
     WithoutRange,
+    /// Ignores the range and closes the connection after this many bytes.
+    BreaksAnew(usize),
     /// An answer without a body.
     Status(u16),
 }
@@ -59,7 +61,8 @@ fn answer(mut stream: TcpStream, content: &[u8], manner: Manner) -> Option<usize
             break;
         }
     }
-    let start = if manner == Manner::WithoutRange { 0 } else { range.unwrap_or(0) };
+    let anew = matches!(manner, Manner::WithoutRange | Manner::BreaksAnew(_));
+    let start = if anew { 0 } else { range.unwrap_or(0) };
     let head = match manner {
         Manner::Status(status) => format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n"),
         _ if start >= content.len() => "HTTP/1.1 416 No\r\nContent-Length: 0\r\n".to_owned(),
@@ -74,6 +77,7 @@ fn answer(mut stream: TcpStream, content: &[u8], manner: Manner) -> Option<usize
     };
     let body: &[u8] = match manner {
         Manner::Status(_) => &[],
+        Manner::BreaksAnew(n) => &content[..n],
         Manner::Breaks(n) => &content[start.min(content.len())..content.len().min(start + n)],
         _ => &content[start.min(content.len())..],
     };
@@ -105,9 +109,10 @@ fn request(server: &Server, folder: &Path) -> Request {
 fn a_file_comes_once() {
     let folder = tempfile::tempdir().unwrap();
     let server = serve(content(), vec![Manner::Polite]);
-    let request = request(&server, folder.path());
+    let mut request = request(&server, folder.path());
     assert_eq!(fetch(&request).unwrap(), Fetched { bytes: 300_000, downloaded: 300_000 });
     assert_eq!(fs::read(&request.file).unwrap(), content());
+    request.md5 = request.md5.to_uppercase();
     assert_eq!(fetch(&request).unwrap(), Fetched { bytes: 300_000, downloaded: 0 });
     assert_eq!(server.requests.load(Ordering::SeqCst), 1);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -147,6 +152,16 @@ fn a_server_without_ranges_sends_everything_anew() {
     let request = request(&server, folder.path());
     assert_eq!(fetch(&request).unwrap(), Fetched { bytes: 300_000, downloaded: 420_000 });
     assert_eq!(fs::read(&request.file).unwrap(), content());
+}
+
+#[test]
+fn what_comes_again_is_no_progress() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = serve(content(), vec![Manner::BreaksAnew(120_000)]);
+    let error = fetch(&request(&server, folder.path())).unwrap_err();
+    assert!(error.to_string().contains("120000 of 300000"), "{error}");
+    // One try that came further than before, five that did not.
+    assert_eq!(server.requests.load(Ordering::SeqCst), 6);
 }
 
 #[test]

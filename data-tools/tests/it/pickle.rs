@@ -80,6 +80,8 @@ fn claims_about_length_are_not_believed() {
     // A small file of many values.
     let many = [&b"\x80\x02"[..], &vec![b'N'; 5 << 20], b"."].concat();
     assert!(Pickle::read(&many, "many").unwrap_err().to_string().contains("values"));
+    let marks = [&b"\x80\x02"[..], &vec![b'('; 5 << 20], b"."].concat();
+    assert!(Pickle::read(&marks, "marks").unwrap_err().to_string().contains("marks"));
 }
 
 #[test]
