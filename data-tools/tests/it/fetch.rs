@@ -159,7 +159,7 @@ fn what_comes_again_is_no_progress() {
     let folder = tempfile::tempdir().unwrap();
     let server = serve(content(), vec![Manner::BreaksAnew(120_000)]);
     let error = fetch(&request(&server, folder.path())).unwrap_err();
-    assert!(error.to_string().contains("120000 of 300000"), "{error}");
+    assert!(error.kind() == ErrorKind::Io && error.to_string().contains("again"), "{error}");
     // One try that came further than before, five that did not.
     assert_eq!(server.requests.load(Ordering::SeqCst), 6);
 }
