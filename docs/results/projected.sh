@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the recipes on photographs would take on this machine: the table "Not run yet" of docs/results.md. Nothing else should
+# What the recipes on photographs would take on this machine: the table "What a run would take" of docs/results.md. Nothing else should
 # run meanwhile.
 #
 #   docs/results/projected.sh IMAGEWOOF.hgd [RECIPE…]     all recipes woof-* and nette-* by default; hours
