@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::convert::{Fit, Options, Report, Resize, convert};
 use crate::fetch::{KNOWN, Request, fetch, known};
-use crate::{inspect, verify};
+use crate::{inspect, is_same_file, verify};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -272,9 +272,7 @@ fn report_json(dataset: &Dataset, report: &Report) -> Value {
 fn run_inspect(args: InspectArgs) -> Result<()> {
     let dataset = Dataset::open(&args.file)?;
     if let Some(path) = &args.grid {
-        if let (Ok(dataset), Ok(grid)) = (args.file.canonicalize(), path.canonicalize())
-            && dataset == grid
-        {
+        if is_same_file(&args.file, path) {
             return Err(Error::new(ErrorKind::Usage, "--grid", "the dataset itself").expected("another file"));
         }
         inspect::write_png(&inspect::grid(&dataset)?, path)?;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use handgrad::data::{Dataset, Split};
 use handgrad::{Error, ErrorKind, Result};
 
+use crate::is_same_file;
 use crate::progress::{Progress, Unit};
 pub use decode::{Fit, Resize, decode};
 pub use pipeline::Report;
@@ -88,9 +89,7 @@ pub fn convert(source: &Path, out: &Path, options: &Options) -> Result<Report> {
         let found = format!("{height}x{width} pixels");
         return Err(Error::new(ErrorKind::Usage, "--size", found).expected("at most 512 MB for each image"));
     }
-    if let (Ok(from), Ok(to)) = (source.canonicalize(), out.canonicalize())
-        && from == to
-    {
+    if is_same_file(source, out) {
         let e = Error::new(ErrorKind::Usage, out.display(), "the source itself");
         return Err(e.expected("another file").hint("the dataset would take the place of what it is made of"));
     }
